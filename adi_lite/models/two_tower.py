@@ -1,0 +1,100 @@
+"""The frame that all methods share: a user tower and an item tower whose vectors meet in an inner product."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from adi_lite.data.batches import Inputs
+from adi_lite.data.schema import Feature, Schema
+from adi_lite.models.config import ModelConfig
+from adi_lite.models.registry import build_network
+from adi_lite.nn.embedding import FeatureEmbedding
+
+USER_ID, ITEM_ID = "user_id", "item_id"
+"""Names of the features that identify a row."""
+
+
+class Tower(nn.Module):
+    """Embedding, the method's network, and perhaps a shortcut around it: inputs of b rows -> (b, out_dim)."""
+
+    def __init__(
+        self, config: ModelConfig, num_domains: int, features: tuple[Feature, ...], history_items: int | None
+    ) -> None:
+        super().__init__()
+        self.embedding = FeatureEmbedding(
+            features,
+            num_domains,
+            config.dim,
+            history_items=history_items,
+            domain_field=config.domain_field,
+            sparse=config.sparse_embeddings,
+            std=config.embedding_std,
+        )
+        self.network = build_network(config, num_domains, self.embedding.num_fields)
+        self.residual, self.final_relu = config.residual, config.final_relu
+
+    def forward(self, inputs: Inputs) -> Tensor:
+        fields, f_domain = self.embedding(inputs)
+        out = self.network(fields, f_domain, inputs.counts)
+        if self.residual:
+            out = out + fields.mean(1)
+        return F.relu(out) if self.final_relu else out
+
+
+class TwoTower(nn.Module):
+    """A retrieval model f(v | u, d) (Eq. 1): the inner product of a user's and an item's vector, both in domain d.
+
+    The vectors already hold all of the score: with ``similarity="cosine"`` they are unit vectors, the user's divided by
+    the temperature, and an item's learned bias is one more coordinate, which is 1 for every user. So any index for
+    inner products retrieves with them as they are.
+
+    Args:
+        config: the model's settings.
+        schema: domains and features.
+        num_items: rows of items, for the history's embedding table.
+    """
+
+    def __init__(self, config: ModelConfig, schema: Schema, num_items: int) -> None:
+        super().__init__()
+        self.config = config
+        self.user = Tower(config, schema.num_domains, *_user_fields(config, schema, num_items))
+        self.item = Tower(config, schema.num_domains, schema.item, None)
+        self.num_domains = schema.num_domains
+        self.bias: nn.Embedding | None = None
+        if config.item_bias:
+            codes = next((f.size for f in schema.item if f.name == ITEM_ID), None)
+            if codes is None:
+                raise ValueError(f"item_bias needs an item feature called {ITEM_ID!r}")
+            self.bias = nn.Embedding(codes * schema.num_domains, 1, sparse=config.sparse_embeddings)
+            nn.init.zeros_(self.bias.weight)
+
+    def user_vectors(self, inputs: Inputs) -> Tensor:
+        """(b, width) vectors of users in their domains."""
+        out = self.user(inputs)
+        if self.config.similarity == "cosine":
+            out = F.normalize(out, dim=1) / self.config.temperature
+        return out if self.bias is None else torch.cat([out, out.new_ones(len(out), 1)], 1)
+
+    def item_vectors(self, inputs: Inputs) -> Tensor:
+        """(b, width) vectors of items in their domains."""
+        out = self.item(inputs)
+        if self.config.similarity == "cosine":
+            out = F.normalize(out, dim=1)
+        if self.bias is None:
+            return out
+        return torch.cat([out, self.bias(inputs.features[ITEM_ID] * self.num_domains + inputs.domain)], 1)
+
+    def num_parameters(self) -> dict[str, int]:
+        """Parameters of the embedding tables (``embeddings``) and of everything else (``networks``)."""
+        tables = [*self.user.embedding.parameters(), *self.item.embedding.parameters()]
+        embeddings = sum(p.numel() for p in tables) + (self.bias.weight.numel() if self.bias is not None else 0)
+        return {"networks": sum(p.numel() for p in self.parameters()) - embeddings, "embeddings": embeddings}
+
+
+def _user_fields(config: ModelConfig, schema: Schema, num_items: int) -> tuple[tuple[Feature, ...], int | None]:
+    if config.user != "id" and not schema.history:
+        raise ValueError(f"user={config.user!r} needs a data set with histories; use user='id'")
+    features = tuple(f for f in schema.user if config.user != "history" or f.name != USER_ID)
+    return features, (num_items if config.user != "id" else None)

@@ -1,0 +1,99 @@
+"""Shared embedding layer (Section 4.1.1, Eq. 6, 7): features of all domains to fields of one width."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from adi_lite.data.batches import HISTORY, Inputs
+from adi_lite.data.schema import Feature
+
+DOMAIN = "domain"
+"""Name of the field that holds the domain indicator (paper, Table 1)."""
+
+
+class FeatureEmbedding(nn.Module):
+    """Embeds the features of one side, one field each, for all domains with the same tables.
+
+    A categorical feature is looked up, a bag is averaged, a dense feature goes through a linear layer of its own. The
+    domain indicator may be one more field.
+
+    Args:
+        features: features of this side.
+        num_domains: number of domains.
+        dim: width e of a field.
+        history_items: number of items, when users are described by their past items as well; the history has a table
+            of its own, apart from the item tower's.
+        domain_field: whether the domain indicator is a field.
+        sparse: sparse gradients, for optimizers that touch only the rows of a batch.
+        std: standard deviation of the initial embeddings.
+
+    Shapes: inputs of b rows -> fields (b, f, e) in the order of ``names``, and f_domain (b, e), the embedded indicator.
+    """
+
+    def __init__(
+        self,
+        features: tuple[Feature, ...],
+        num_domains: int,
+        dim: int,
+        *,
+        history_items: int | None = None,
+        domain_field: bool = True,
+        sparse: bool = False,
+        std: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.features, self.dim = features, dim
+        tables = {}
+        for feature in features:
+            if feature.kind != "dense":
+                tables[feature.table] = max(feature.size, tables.get(feature.table, 0))
+        if history_items is not None:
+            tables[HISTORY] = history_items + 1
+        self.names = [f.name for f in features] + [HISTORY] * (history_items is not None) + [DOMAIN] * domain_field
+        if not self.names:
+            raise ValueError("a tower needs at least one field: a feature, the history, or the domain indicator")
+        self.tables = nn.ModuleDict({name: _table(size, dim, std, sparse) for name, size in tables.items()})
+        self.dense = nn.ModuleDict({f.name: nn.Linear(f.size, dim) for f in features if f.kind == "dense"})
+        self.domain = nn.Embedding.from_pretrained(torch.randn(num_domains, dim) * std, freeze=False)
+        self.domain_field = domain_field
+
+    @property
+    def num_fields(self) -> int:
+        return len(self.names)
+
+    def forward(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
+        f_domain = self.domain(inputs.domain)
+        fields = [self._field(f, inputs) for f in self.features]
+        if HISTORY in self.names:
+            fields.append(self._bag(HISTORY, inputs))
+        if self.domain_field:
+            fields.append(f_domain)
+        return torch.stack(fields, dim=1), f_domain
+
+    def _field(self, feature: Feature, inputs: Inputs) -> Tensor:
+        if feature.kind == "dense":
+            return self.dense[feature.name](inputs.features[feature.name])
+        if feature.kind == "bag":
+            return self._bag(feature.name, inputs, feature.table)
+        return self.tables[feature.table](inputs.features[feature.name])
+
+    def _bag(self, name: str, inputs: Inputs, table: str = "") -> Tensor:
+        bag = inputs.features[name]
+        embedding = self.tables[table or name]
+        return F.embedding_bag(
+            bag.codes,
+            embedding.weight,
+            bag.offsets,
+            mode="sum",
+            per_sample_weights=bag.weights,
+            sparse=embedding.sparse,
+            include_last_offset=True,
+        )
+
+
+def _table(size: int, dim: int, std: float, sparse: bool) -> nn.Embedding:
+    weight = torch.randn(size, dim) * std
+    weight[0] = 0  # code 0, unknown, starts neutral
+    return nn.Embedding.from_pretrained(weight, freeze=False, sparse=sparse)
