@@ -1,7 +1,7 @@
 """Files of public data sets: where they come from, where they are kept, and proof that they are the right ones.
 
-A file is looked for in three places: the folder that ``ADI_LITE_MIRROR`` names (laid out as the cache is), the cache, the
-network. With a mirror the network is never asked. Every file with a published hash is checked on every use.
+A file is looked for in three places: the folder that ``ADI_LITE_MIRROR`` names (laid out as the cache is), the cache,
+the network. With a mirror the network is never asked. Every file with a published hash is checked on every use.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class LocalFile:
 
 
 def cache_dir() -> Path:
-    """Folder that keeps downloaded files: ``ADI_LITE_CACHE``, else data/raw of a checkout, else the user's cache folder."""
+    """Folder for downloaded files: ``ADI_LITE_CACHE``, else data/raw of a checkout, else the user's cache folder."""
     if chosen := os.environ.get("ADI_LITE_CACHE"):
         return Path(chosen).expanduser()
     if (CHECKOUT / "pyproject.toml").is_file() and (CHECKOUT / "data").is_dir():
@@ -67,7 +67,9 @@ def mirror_dir() -> Path | None:
         return None
     mirror = Path(chosen).expanduser()
     if not mirror.is_dir():
-        raise DataFileError(f"ADI_LITE_MIRROR names {chosen}, which is not a folder; name a folder of data sets, or unset it")
+        raise DataFileError(
+            f"ADI_LITE_MIRROR names {chosen}, which is not a folder; name a folder of data sets, or unset it"
+        )
     return mirror
 
 
@@ -152,7 +154,9 @@ def _download(file: RemoteFile, target: Path) -> str:
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     except OSError as error:
-        raise DataFileError(f"cannot write to the cache {target.parent} ({error.strerror}); set ADI_LITE_CACHE") from None
+        raise DataFileError(
+            f"cannot write to the cache {target.parent} ({error.strerror}); set ADI_LITE_CACHE"
+        ) from None
     os.close(handle)
     part = Path(name)
     try:

@@ -54,7 +54,7 @@ def remote_file(market: str, name: str) -> RemoteFile:
 
 
 def read_market(market: str, root: Path | None = None) -> MarketFiles:
-    """Find and read the files of ``market``; ``root`` names a folder of own files, ``root/<market>/train_5core.tsv``, ...
+    """Find and read the files of ``market``; ``root`` is a folder of own files, ``root/<market>/train_5core.tsv``, ...
 
     Raises:
         DataFileError: an unknown market, or a file that is missing, altered or wrongly shaped.
@@ -62,7 +62,10 @@ def read_market(market: str, root: Path | None = None) -> MarketFiles:
     train, test, run = (_find(market, name, root) for name in (TRAIN, QREL, RUN))
     checks = {f.check for f in (train, test, run) if f}
     return MarketFiles(
-        read_records(train.path), read_records(test.path), read_run(run.path) if run else None, "; ".join(sorted(checks))
+        read_records(train.path),
+        read_records(test.path),
+        read_run(run.path) if run else None,
+        "; ".join(sorted(checks)),
     )
 
 
@@ -136,12 +139,16 @@ def read_run(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """
     frame = _table(path, _text(path), header=None, names=["userId", "items"])
     for column in ("userId", "items"):
-        _refuse(path, 1, frame[column].isna() | (frame[column] == ""), f"no {column}: expected user, tab, items with commas")
+        _refuse(
+            path, 1, frame[column].isna() | (frame[column] == ""), f"no {column}: expected user, tab, items with commas"
+        )
     _refuse(path, 1, frame["userId"].duplicated(), "a second list for the same user")
     lists = pc.split_pattern(pa.array(frame["items"], type=pa.large_string()), ",")
     lengths = pc.list_value_length(lists).to_numpy()
     wrong = lengths != lengths[0]
-    _refuse(path, 1, wrong, f"{lengths[wrong.argmax()]} candidates, but line 1 has {lengths[0]}; all lists need one length")
+    _refuse(
+        path, 1, wrong, f"{lengths[wrong.argmax()]} candidates, but line 1 has {lengths[0]}; all lists need one length"
+    )
     items = pc.list_flatten(lists).to_numpy(zero_copy_only=False).astype(str).reshape(len(frame), -1)
     ordered = np.sort(items, axis=1)
     _refuse(path, 1, (ordered[:, 1:] == ordered[:, :-1]).any(1), "the same candidate twice")
@@ -160,7 +167,9 @@ def _text(path: Path) -> str:
     if not text.strip():
         raise DataFileError(f"{path} is empty")
     if "\0" in text:
-        raise DataFileError(f"{path}, line {text[: text.index(chr(0))].count(chr(10)) + 1}: a zero byte; the file is damaged")
+        raise DataFileError(
+            f"{path}, line {text[: text.index(chr(0))].count(chr(10)) + 1}: a zero byte; the file is damaged"
+        )
     return text
 
 
@@ -172,9 +181,16 @@ def _table(path: Path, text: str, header: int | None, names: list[str]) -> pd.Da
             keep_default_na=False, skip_blank_lines=False, index_col=False, on_bad_lines="error",
         )  # fmt: skip
     except (pd.errors.ParserError, ValueError) as error:
-        raise DataFileError(f"{path}: {str(error).strip()}; expected {len(names)} fields a line, separated by tabs") from None
+        raise DataFileError(
+            f"{path}: {str(error).strip()}; expected {len(names)} fields a line, separated by tabs"
+        ) from None
     start = 1 if header is None else 2
-    _refuse(path, start, frame[names[-1]].isna(), f"fewer than {len(names)} fields; expected {', '.join(names)} separated by tabs")
+    _refuse(
+        path,
+        start,
+        frame[names[-1]].isna(),
+        f"fewer than {len(names)} fields; expected {', '.join(names)} separated by tabs",
+    )
     return frame
 
 
