@@ -53,19 +53,30 @@ def remote_file(market: str, name: str) -> RemoteFile:
     return RemoteFile(f"{FOLDER}/{market}/{name}", url, HASHES.get(f"{market}/{name}", ""))
 
 
+def fetch_market(market: str, root: Path | None = None) -> dict[str, LocalFile | None]:
+    """Find the files of ``market`` by name, downloading what is not here; the candidate file may be None.
+
+    ``root`` is a folder of own files, ``root/<market>/train_5core.tsv`` and so on, in place of the published ones.
+
+    Raises:
+        DataFileError: an unknown market, or a file that is missing or altered.
+    """
+    return {name: _find(market, name, root) for name in (TRAIN, QREL, RUN)}
+
+
 def read_market(market: str, root: Path | None = None) -> MarketFiles:
-    """Find and read the files of ``market``; ``root`` is a folder of own files, ``root/<market>/train_5core.tsv``, ...
+    """Find and read the files of ``market``; see :func:`fetch_market`.
 
     Raises:
         DataFileError: an unknown market, or a file that is missing, altered or wrongly shaped.
     """
-    train, test, run = (_find(market, name, root) for name in (TRAIN, QREL, RUN))
-    checks = {f.check for f in (train, test, run) if f}
+    files = fetch_market(market, root)
+    run = files[RUN]
     return MarketFiles(
-        read_records(train.path),
-        read_records(test.path),
-        read_run(run.path) if run else None,
-        "; ".join(sorted(checks)),
+        train=read_records(files[TRAIN].path),
+        test=read_records(files[QREL].path),
+        run=read_run(run.path) if run else None,
+        check="; ".join(sorted({file.check for file in files.values() if file})),
     )
 
 

@@ -1,0 +1,29 @@
+"""Data sets by name, for the command line, the plans and the notebooks."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+
+from adi_lite.data.schema import MultiDomainDataset
+from adi_lite.data.xmarket import load_xmarket
+
+Loader = Callable[..., MultiDomainDataset]
+
+DATASETS: dict[str, Loader] = {
+    "xmarket": load_xmarket,
+}
+
+
+def load_dataset(name: str, **options) -> MultiDomainDataset:
+    """Load the data set called ``name``; ``options`` go to its loader.
+
+    Raises:
+        ValueError: no data set of this name, or an option that its loader does not have.
+    """
+    if name not in DATASETS:
+        raise ValueError(f"unknown data set {name!r}; known are {', '.join(sorted(DATASETS))}")
+    known = inspect.signature(DATASETS[name]).parameters
+    if unknown := sorted(set(options) - set(known)):
+        raise ValueError(f"data set {name!r} has no option {', '.join(unknown)}; it has {', '.join(known)}")
+    return DATASETS[name](**options)
