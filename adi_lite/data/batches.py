@@ -49,16 +49,17 @@ class Batch:
     item: Tensor  # (b,)
     domain: Tensor  # (b,)
     counts: tuple[int, ...]
+    record: Tensor  # (b,) row of each record in the training data; -1 for a pseudo-label
 
     def __len__(self) -> int:
         return len(self.user)
 
 
-def sort_by_domain(user: Tensor, item: Tensor, domain: Tensor, num_domains: int) -> Batch:
+def sort_by_domain(user: Tensor, item: Tensor, domain: Tensor, record: Tensor, num_domains: int) -> Batch:
     """Sort records by domain, keeping the order inside a domain."""
     order = torch.argsort(domain, stable=True)
     counts = torch.bincount(domain, minlength=num_domains).tolist()
-    return Batch(user[order], item[order], domain[order], tuple(counts))
+    return Batch(user[order], item[order], domain[order], tuple(counts), record[order])
 
 
 def iterate_batches(
@@ -73,7 +74,7 @@ def iterate_batches(
     user, item, domain = train.user[order], train.item[order], train.domain[order]
     for start in range(0, len(train), batch_size):
         part = slice(start, start + batch_size)
-        yield sort_by_domain(user[part], item[part], domain[part], data.num_domains)
+        yield sort_by_domain(user[part], item[part], domain[part], order[part], data.num_domains)
 
 
 class InputBuilder:

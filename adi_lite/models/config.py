@@ -32,7 +32,10 @@ class ModelConfig(BaseModel):
     item_bias: bool = True
     """A learned number for each item in each domain, added to the score."""
     residual: bool = False
-    """Add the mean of the fields to the network's output (needs ``out_dim == dim``)."""
+    """The vector is the mean of the fields plus a learned multiple of the network's output, so that the network learns
+    what the embeddings alone cannot say (needs ``out_dim == dim``)."""
+    residual_gain: float = 0.1
+    """Where that multiple starts."""
     final_relu: bool = False
     """ReLU on the vectors, as in the settings used in public; it takes away half of the space."""
     sparse_embeddings: bool = False

@@ -33,13 +33,15 @@ class Tower(nn.Module):
             std=config.embedding_std,
         )
         self.network = build_network(config, num_domains, self.embedding.num_fields)
-        self.residual, self.final_relu = config.residual, config.final_relu
+        self.final_relu = config.final_relu
+        self.gain = nn.Parameter(torch.tensor(config.residual_gain)) if config.residual else None
 
     def forward(self, inputs: Inputs) -> Tensor:
         fields, f_domain = self.embedding(inputs)
         out = self.network(fields, f_domain, inputs.counts)
-        if self.residual:
-            out = out + fields.mean(1)
+        if self.gain is not None:
+            own = fields[:, :-1] if self.embedding.domain_field else fields
+            out = own.mean(1) + self.gain * out
         return F.relu(out) if self.final_relu else out
 
 

@@ -1,0 +1,96 @@
+"""Models and interrupted runs on disk: safetensors only, each file replaced in one step, nothing pickled."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from adi_lite import __version__
+from adi_lite.data.schema import MultiDomainDataset, Schema
+from adi_lite.models.two_tower import TwoTower
+from adi_lite.training.config import Config
+
+FORMAT = 1
+MODEL_FILE, RESUME_FILE = "model.safetensors", "resume.safetensors"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used here; the message says why."""
+
+
+def save(path: Path, tensors: Mapping[str, Tensor], about: Mapping) -> None:
+    """Write tensors with a description; a reader sees the old file or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    text = json.dumps({"format": FORMAT, "version": __version__, **about})
+    try:
+        save_file({k: v.detach().contiguous() for k, v in tensors.items()}, partial, {"adi_lite": text})
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load(path: Path) -> tuple[dict[str, Tensor], dict]:
+    """Read what :func:`save` wrote: the tensors and the description."""
+    if not path.is_file():
+        raise CheckpointError(f"no checkpoint at {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = json.loads((file.metadata() or {}).get("adi_lite", "null"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except (SafetensorError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{path} is damaged or no safetensors file: {error}") from None
+    if about is None:
+        raise CheckpointError(f"{path} was not written by adi_lite: it lacks the description")
+    if about["format"] != FORMAT:
+        raise CheckpointError(f"{path} has format {about['format']}, this version reads format {FORMAT}")
+    return tensors, about
+
+
+def fingerprint(data: MultiDomainDataset) -> str:
+    """A hash of the domains and of what each row of users and items stands for: equal where a model's rows fit."""
+    digest = hashlib.sha256(json.dumps(data.schema.to_dict(), sort_keys=True).encode())
+    for ids in (data.user_ids, data.item_ids):
+        digest.update("\0".join(map(str, ids.tolist())).encode())
+    return digest.hexdigest()[:16]
+
+
+def describe_model(model: TwoTower, config: Config, data: MultiDomainDataset) -> dict:
+    """What a checkpoint says about its model: enough to build it again and to refuse other data."""
+    return {
+        "config": config.model_dump(mode="json"),
+        "schema": data.schema.to_dict(),
+        "num_items": data.num_items,
+        "data": data.name,
+        "fingerprint": fingerprint(data),
+        "parameters": model.num_parameters(),
+    }
+
+
+def build_from(about: Mapping, tensors: Mapping[str, Tensor], path: Path) -> tuple[TwoTower, Config]:
+    """The model that a checkpoint describes, with its weights."""
+    config = Config.model_validate(about["config"])
+    model = TwoTower(config.model, Schema.from_dict(about["schema"]), about["num_items"])
+    try:
+        model.load_state_dict(dict(tensors))
+    except RuntimeError as error:
+        raise CheckpointError(f"{path} does not hold the model that it describes: {error}") from None
+    return model.eval(), config
+
+
+def check_fits(about: Mapping, data: MultiDomainDataset, path: Path) -> None:
+    """Refuse a checkpoint of other data, in a sentence."""
+    domains = tuple(about["schema"]["domains"])
+    if domains != data.domains:
+        raise CheckpointError(f"{path} was trained on the domains {', '.join(domains)}, not {', '.join(data.domains)}")
+    if about["fingerprint"] != fingerprint(data):
+        raise CheckpointError(
+            f"{path} was trained on other data ({about['data']!r}): its users, items or features are not those of {data.name!r}"
+        )

@@ -1,0 +1,83 @@
+"""Softmax losses of retrieval (paper, Eq. 2-5)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def full_softmax(logits: Tensor, target: Tensor) -> Tensor:
+    """Negative log likelihood over a whole catalogue (Eq. 2, 3).
+
+    Args:
+        logits: (b, n) scores of all items.
+        target: (b,) column of the positive.
+
+    Returns:
+        (b,) losses.
+    """
+    return F.cross_entropy(logits, target, reduction="none")
+
+
+def sampled_softmax(
+    positive: Tensor, negatives: Tensor, log_q: Tensor, hits: Tensor, log_q_positive: Tensor | None = None
+) -> Tensor:
+    """Sampled softmax with the log Q correction (Eq. 4, 5).
+
+    ``log_q`` is the log of how often the proposal is *expected* to draw each negative. Then the sum over corrected
+    negatives estimates the sum over the catalogue without bias, and the loss tends to the full softmax loss as the draw
+    grows. For that the positive keeps its plain score, and a negative that is the positive (an accidental hit) is
+    masked, or it would be counted twice.
+
+    Args:
+        positive: (b,) scores of the positives.
+        negatives: (b, m) scores of the shared negatives.
+        log_q: (m,) log of each negative's expected count in a draw; zeros leave the correction out.
+        hits: (k, 2) int64 pairs (row, column) where the negative is that row's positive.
+        log_q_positive: (b,) log expected count of the positives: the letter of Eq. (5), which corrects them as well.
+
+    Returns:
+        (b,) losses.
+    """
+    if negatives.shape != (len(positive), len(log_q)):
+        raise ValueError(f"negatives must be (b, m) = {(len(positive), len(log_q))}, got {tuple(negatives.shape)}")
+    negatives = negatives - log_q
+    if len(hits):
+        negatives = negatives.index_put((hits[:, 0], hits[:, 1]), negatives.new_tensor(-torch.inf))
+    if log_q_positive is not None:
+        positive = positive - log_q_positive
+    logits = torch.cat([positive.unsqueeze(1), negatives], 1)
+    return F.cross_entropy(logits, logits.new_zeros(len(logits), dtype=torch.int64), reduction="none")
+
+
+def double_softmax(positive: Tensor, negatives: Tensor) -> Tensor:
+    """Cross-entropy of an output that is a softmax already: a mistake of public code, kept to measure what it costs.
+
+    Its loss cannot fall below log(1 + m / e) and its gradient fades where the model is wrong.
+
+    Args:
+        positive: (b,) scores. negatives: (b, m) scores of each row's own negatives.
+
+    Returns:
+        (b,) losses.
+    """
+    probabilities = torch.softmax(torch.cat([positive.unsqueeze(1), negatives], 1), 1)
+    return F.cross_entropy(probabilities, probabilities.new_zeros(len(positive), dtype=torch.int64), reduction="none")
+
+
+def accidental_hits(positive_ids: Tensor, negative_ids: Tensor) -> Tensor:
+    """Where a shared negative is a row's own positive.
+
+    Args:
+        positive_ids: (b,). negative_ids: (m,), may repeat.
+
+    Returns:
+        (k, 2) int64 pairs (row, column), found by sorting: no (b, m) matrix of comparisons.
+    """
+    ordered, column = torch.sort(negative_ids)
+    left = torch.searchsorted(ordered, positive_ids)
+    count = torch.searchsorted(ordered, positive_ids, right=True) - left
+    row = torch.repeat_interleave(torch.arange(len(positive_ids)), count)
+    within = torch.arange(len(row)) - torch.repeat_interleave(count.cumsum(0) - count, count)
+    return torch.stack([row, column[left[row] + within]], 1)

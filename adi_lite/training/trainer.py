@@ -1,0 +1,260 @@
+"""The training loop: mixed batches of all domains, early stopping, and runs that survive being killed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from adi_lite.data.batches import iterate_batches
+from adi_lite.data.schema import MultiDomainDataset
+from adi_lite.evaluation.metrics import evaluate
+from adi_lite.models.scorer import ModelScorer
+from adi_lite.models.two_tower import TwoTower
+from adi_lite.training import checkpoint
+from adi_lite.training.config import Config
+from adi_lite.training.objective import FixedNegativesObjective, Objective
+from adi_lite.training.optim import build_optimizers, load_optimizer_tensors, optimizer_tensors
+from adi_lite.training.self_training import SelfTraining, merge
+
+Progress = Callable[[dict], None]
+"""Called after each epoch with its record: epoch, loss, seconds, records_per_second, and the validation metric."""
+
+
+@dataclass
+class Trained:
+    """What training gives: a scorer over the data, and one record for each epoch (of each domain, for DNN-Single)."""
+
+    scorer: ModelScorer
+    config: Config
+    epochs: list[dict] = field(default_factory=list)
+    best_epoch: int = 0
+
+    @property
+    def seconds(self) -> float:
+        return sum(e["seconds"] for e in self.epochs)
+
+
+def fit(
+    data: MultiDomainDataset,
+    config: Config,
+    *,
+    out: Path | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> Trained:
+    """Train a method on all domains.
+
+    Every random choice follows from ``config.train.seed`` and the epoch's number, so that a run that was killed and
+    resumed ends with the same bits as one that was not (on one machine, with the same number of threads).
+
+    Args:
+        data: training records, and validation records if ``config.train.patience`` asks for early stopping.
+        out: folder for the checkpoint of each epoch and the finished model; None keeps nothing.
+        resume: go on from ``out``'s last finished epoch, if there is one.
+        progress: called after each epoch.
+
+    Raises:
+        ValueError: a domain without training records, or early stopping without a validation split.
+        CheckpointError: ``resume`` from a run of other settings or other data.
+    """
+    _check(data, config)
+    if config.model.method != "dnn_single":
+        run = _Run(data, config, out, resume, progress)
+        run.train()
+        return Trained(
+            ModelScorer(dict.fromkeys(range(data.num_domains), run.model), data), config, run.epochs, run.best_epoch
+        )
+    models, epochs, best = {}, [], 0
+    for d, name in enumerate(data.domains):
+        run = _Run(data.only_domain(d), config, out and out / name, resume, progress)
+        run.train()
+        models[d] = run.model
+        epochs += [{"domain": name, **e} for e in run.epochs]
+        best = max(best, run.best_epoch)
+    return Trained(ModelScorer(models, data), config, epochs, best)
+
+
+def load_trained(folder: Path, data: MultiDomainDataset) -> Trained:
+    """The finished model of ``fit(..., out=folder)``, ready to score ``data``."""
+    parts = [folder / checkpoint.MODEL_FILE]
+    if not parts[0].exists():
+        parts = [folder / name / checkpoint.MODEL_FILE for name in data.domains]
+    if not all(p.exists() for p in parts):
+        raise checkpoint.CheckpointError(f"no finished model in {folder}: it has no {checkpoint.MODEL_FILE}")
+    models, about = [], {}
+    for path in parts:
+        tensors, about = checkpoint.load(path)
+        checkpoint.check_fits(about, data, path)
+        model, config = checkpoint.build_from(about, tensors, path)
+        models.append(model)
+    if len(models) == 1:
+        models *= data.num_domains
+    return Trained(ModelScorer(dict(enumerate(models)), data), config, about["epochs"], about["best_epoch"])
+
+
+class _Run:
+    """The state of one model's training."""
+
+    def __init__(
+        self, data: MultiDomainDataset, config: Config, out: Path | None, resume: bool, progress: Progress | None
+    ) -> None:
+        self.data, self.config, self.out, self.progress = data, config, out, progress
+        train = config.train
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(train.seed)
+            self.model = TwoTower(config.model, data.schema, data.num_items)
+        self.optimizers = build_optimizers(self.model, train)
+        self.rates = [[g["lr"] for g in o.param_groups] for o in self.optimizers]
+        self.objective = (
+            FixedNegativesObjective(data, train, _generator(train.seed, "negatives"))
+            if train.fixed_negatives
+            else Objective(data, train)
+        )
+        self.self_training = train.self_training and SelfTraining(data, train.self_training)
+        self.epochs: list[dict] = []
+        self.best_epoch, self.best_metric, self.best_weights = 0, -1.0, {}
+        if resume and out is not None and (out / checkpoint.RESUME_FILE).exists():
+            self._load(out / checkpoint.RESUME_FILE)
+
+    def train(self) -> None:
+        train = self.config.train
+        while len(self.epochs) < train.epochs and not self._stop():
+            record = self._epoch(len(self.epochs))
+            self.epochs.append(record)
+            if train.patience is not None and record["valid"] > self.best_metric:
+                self.best_epoch, self.best_metric = record["epoch"], record["valid"]
+                self.best_weights = {k: v.clone() for k, v in self.model.state_dict().items()}
+            if self.out is not None:
+                self._save()
+            if self.progress is not None:
+                self.progress(record)
+        if train.patience is None:
+            self.best_epoch = len(self.epochs) - 1
+        else:
+            self.model.load_state_dict(self.best_weights)
+        self.model.eval()
+        if self.out is not None:
+            checkpoint.save(self.out / checkpoint.MODEL_FILE, self.model.state_dict(), self._about())
+
+    def _stop(self) -> bool:
+        patience = self.config.train.patience
+        return patience is not None and bool(self.epochs) and len(self.epochs) - 1 - self.best_epoch >= patience
+
+    def _epoch(self, epoch: int) -> dict:
+        train = self.config.train
+        generator = _generator(train.seed, epoch)
+        started = time.perf_counter()
+        self.model.train()
+        total = pseudo = 0.0
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(generator.initial_seed())  # dropout has no generator of its own
+            for step, batch in enumerate(
+                iterate_batches(self.data, train.batch_size, generator, shuffle=train.shuffle)
+            ):
+                self._schedule(epoch, step)
+                size = len(batch)
+                if self.self_training:
+                    portion = train.self_training.portion_at(epoch)
+                    labels = self.self_training.pseudo_labels(self.model, batch, portion)
+                    batch = merge(batch, labels, self.data.num_domains)
+                    pseudo += len(labels)
+                losses = self.objective(self.model, batch, generator)
+                loss = self._weigh(losses, batch.record) / size
+                for optimizer in self.optimizers:
+                    optimizer.zero_grad()
+                loss.backward()
+                for optimizer in self.optimizers:
+                    optimizer.step()
+                total += float(loss.detach()) * size
+        seconds = time.perf_counter() - started
+        records = len(self.data.train)
+        result = {
+            "epoch": epoch,
+            "loss": total / records,
+            "seconds": seconds,
+            "records_per_second": records / seconds,
+        }
+        if self.self_training:
+            result["pseudo_labels"] = int(pseudo)
+        if not torch.isfinite(torch.tensor(result["loss"])):
+            raise FloatingPointError(
+                f"the loss became {result['loss']} in epoch {epoch}; a smaller learning_rate usually mends it. "
+                f"The last finished epoch is kept."
+            )
+        if train.patience is not None:
+            result["valid"] = self._validate()
+        return result
+
+    def _weigh(self, losses: Tensor, record: Tensor) -> Tensor:
+        """Eq. (27): the sum over records plus, weighted, the sum over pseudo-labels."""
+        if not self.self_training:
+            return losses.sum()
+        return torch.where(record < 0, self.config.train.self_training.weight, 1.0) @ losses
+
+    def _schedule(self, epoch: int, step: int) -> None:
+        if self.config.train.schedule == "constant":
+            return
+        steps = -(-len(self.data.train) // self.config.train.batch_size)
+        left = 1.0 - (epoch * steps + step) / (self.config.train.epochs * steps)
+        for optimizer, rates in zip(self.optimizers, self.rates, strict=True):
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * left
+
+    def _validate(self) -> float:
+        scorer = ModelScorer(dict.fromkeys(range(self.data.num_domains), self.model), self.data)
+        protocol = "candidates" if "valid" in self.data.candidates else "corpus"
+        k = int(self.config.train.metric.split("@")[1]) if "@" in self.config.train.metric else 10
+        value = evaluate(scorer, self.data, "valid", protocol=protocol, ks=(k,)).average()[self.config.train.metric]
+        return float(value)
+
+    def _about(self) -> dict:
+        return {
+            **checkpoint.describe_model(self.model, self.config, self.data),
+            "epochs": self.epochs,
+            "best_epoch": self.best_epoch,
+            "best_metric": self.best_metric,
+            "threads": torch.get_num_threads(),
+        }
+
+    def _save(self) -> None:
+        tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
+        tensors |= {f"best.{k}": v for k, v in self.best_weights.items()}
+        tensors |= {f"optimizer.{k}": v for k, v in optimizer_tensors(self.optimizers).items()}
+        checkpoint.save(self.out / checkpoint.RESUME_FILE, tensors, self._about())
+
+    def _load(self, path: Path) -> None:
+        tensors, about = checkpoint.load(path)
+        checkpoint.check_fits(about, self.data, path)
+        if Config.model_validate(about["config"]) != self.config:
+            raise checkpoint.CheckpointError(
+                f"{path} is a run with other settings; resume with the same ones, or choose another folder"
+            )
+        parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimizer": {}}
+        for key, value in tensors.items():
+            group, name = key.split(".", 1)
+            parts[group][name] = value
+        self.model.load_state_dict(parts["model"])
+        self.best_weights = parts["best"]
+        load_optimizer_tensors(self.optimizers, parts["optimizer"])
+        self.epochs, self.best_epoch, self.best_metric = about["epochs"], about["best_epoch"], about["best_metric"]
+
+
+def _generator(seed: int, purpose: int | str) -> torch.Generator:
+    """A generator for one purpose of a run (an epoch's number, or a word), independent of all others."""
+    import numpy as np
+
+    key = purpose if isinstance(purpose, int) else sum(purpose.encode()) + 1_000_000
+    return torch.Generator().manual_seed(int(np.random.SeedSequence([seed, key]).generate_state(1, np.uint64)[0] >> 1))
+
+
+def _check(data: MultiDomainDataset, config: Config) -> None:
+    for d, name in enumerate(data.domains):
+        if not bool((data.train.domain == d).any()):
+            raise ValueError(f"domain {name!r} is empty: it has no training records")
+    if config.train.patience is not None and len(data.valid) == 0:
+        raise ValueError("early stopping (patience) needs a validation split, and this data set has none")
