@@ -6,6 +6,7 @@ and give (b, out_dim). Where a method's paper leaves room, the reading is stated
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -14,15 +15,24 @@ from torch.nn import functional as F
 
 from adi_lite.models.config import ModelConfig
 from adi_lite.nn.fusion import StarLinear
-from adi_lite.nn.stacked import Norm, StackedLinear, StackedMLP, route
+from adi_lite.nn.stacked import Norm, StackedLinear, StackedMLP
 
-_HIDDEN = {"final_activation": True}  # every network ends in ReLU, because a linear layer follows
+_HIDDEN = {
+    "final_activation": True
+}  # every network ends in ReLU, because a linear layer follows
 
 
 class DNN(nn.Module):
     """One network for the rows of all domains (YouTube DNN). DNN-Single is this, trained domain by domain."""
 
-    def __init__(self, config: ModelConfig, num_domains: int, fields: int, hidden: Sequence[int], norm: Norm) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        num_domains: int,
+        fields: int,
+        hidden: Sequence[int],
+        norm: Norm,
+    ) -> None:
         super().__init__()
         sizes = (fields * config.dim, *hidden)
         self.input_norm = norm(sizes[0])
@@ -30,21 +40,35 @@ class DNN(nn.Module):
         self.head = StackedLinear(1, hidden[-1], config.out_dim)
 
     def forward(self, x: Tensor, f_domain: Tensor, counts: Sequence[int]) -> Tensor:
-        return self.head(self.network(self.input_norm(x.flatten(1), counts), counts)).squeeze(1)
+        return self.head(
+            self.network(self.input_norm(x.flatten(1), counts), counts)
+        ).squeeze(1)
 
 
 class SharedBottom(nn.Module):
     """One network for all, then a tower of each domain: a hidden layer and the output (Caruana's hard sharing)."""
 
-    def __init__(self, config: ModelConfig, num_domains: int, fields: int, hidden: Sequence[int], norm: Norm) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        num_domains: int,
+        fields: int,
+        hidden: Sequence[int],
+        norm: Norm,
+    ) -> None:
         super().__init__()
         sizes = (fields * config.dim, *hidden)
         self.input_norm = norm(sizes[0])
         self.bottom = StackedMLP(1, sizes, norm, dropout=config.dropout, **_HIDDEN)
-        self.top = StackedMLP(num_domains, (hidden[-1], hidden[-1], config.out_dim), norm, routed=True)
+        self.top = StackedMLP(
+            num_domains, (hidden[-1], hidden[-1], config.out_dim), norm, routed=True
+        )
 
     def forward(self, x: Tensor, f_domain: Tensor, counts: Sequence[int]) -> Tensor:
-        return self.top(self.bottom(self.input_norm(x.flatten(1), counts), counts).squeeze(1), counts)
+        return self.top(
+            self.bottom(self.input_norm(x.flatten(1), counts), counts).squeeze(1),
+            counts,
+        )
 
 
 class CrossStitch(nn.Module):
@@ -54,14 +78,25 @@ class CrossStitch(nn.Module):
     among the others. Every row needs all D networks, since they mix after each layer; the cost grows with D by design.
     """
 
-    def __init__(self, config: ModelConfig, num_domains: int, fields: int, hidden: Sequence[int], norm: Norm) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        num_domains: int,
+        fields: int,
+        hidden: Sequence[int],
+        norm: Norm,
+    ) -> None:
         super().__init__()
         sizes = (fields * config.dim, *hidden)
         self.input_norm, self.dropout = norm(sizes[0]), config.dropout
-        self.layers = nn.ModuleList(StackedLinear(num_domains, i, o) for i, o in zip(sizes, sizes[1:], strict=False))
+        self.layers = nn.ModuleList(
+            StackedLinear(num_domains, i, o) for i, o in itertools.pairwise(sizes)
+        )
         self.norms = nn.ModuleList(norm(num_domains * o) for o in hidden)
         off = 0.1 / max(1, num_domains - 1)
-        start = torch.full((num_domains, num_domains), off).fill_diagonal_(0.9 if num_domains > 1 else 1.0)
+        start = torch.full((num_domains, num_domains), off).fill_diagonal_(
+            0.9 if num_domains > 1 else 1.0
+        )
         self.units = nn.ParameterList(nn.Parameter(start.clone()) for _ in hidden)
         self.head = StackedLinear(num_domains, hidden[-1], config.out_dim)
 
@@ -70,7 +105,9 @@ class CrossStitch(nn.Module):
         for layer, norm, unit in zip(self.layers, self.norms, self.units, strict=True):
             h = layer(h)  # (b, D, out)
             h = F.relu(norm(h.flatten(1), counts)).view(h.shape)
-            h = F.dropout(torch.einsum("ij,bjh->bih", unit, h), self.dropout, self.training)
+            h = F.dropout(
+                torch.einsum("ij,bjh->bih", unit, h), self.dropout, self.training
+            )
         return self.head.routed(own_network(h, counts), counts)
 
 
@@ -80,12 +117,21 @@ class MMoE(nn.Module):
     Reading: N = D + K, the number of networks that ADI and PLE have (Section 5.1.4).
     """
 
-    def __init__(self, config: ModelConfig, num_domains: int, fields: int, hidden: Sequence[int], norm: Norm) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        num_domains: int,
+        fields: int,
+        hidden: Sequence[int],
+        norm: Norm,
+    ) -> None:
         super().__init__()
         sizes = (fields * config.dim, *hidden)
         experts = num_domains + config.num_shared
         self.input_norm = norm(sizes[0])
-        self.experts = StackedMLP(experts, sizes, norm, dropout=config.dropout, **_HIDDEN)
+        self.experts = StackedMLP(
+            experts, sizes, norm, dropout=config.dropout, **_HIDDEN
+        )
         self.gate = StackedLinear(num_domains, sizes[0], experts)
         self.head = StackedLinear(num_domains, hidden[-1], config.out_dim)
 
@@ -95,7 +141,9 @@ class MMoE(nn.Module):
 
     def forward(self, x: Tensor, f_domain: Tensor, counts: Sequence[int]) -> Tensor:
         x = self.input_norm(x.flatten(1), counts)
-        mixed = torch.einsum("bn,bnh->bh", self.gate_weights(x, counts), self.experts(x, counts))
+        mixed = torch.einsum(
+            "bn,bnh->bh", self.gate_weights(x, counts), self.experts(x, counts)
+        )
         return self.head.routed(mixed, counts)
 
 
@@ -108,7 +156,14 @@ class PLE(nn.Module):
     before the last needs the other domains' experts for the shared gate, and costs D-fold.
     """
 
-    def __init__(self, config: ModelConfig, num_domains: int, fields: int, hidden: Sequence[int], norm: Norm) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        num_domains: int,
+        fields: int,
+        hidden: Sequence[int],
+        norm: Norm,
+    ) -> None:
         super().__init__()
         in_size = fields * config.dim
         self.input_norm = norm(in_size)
@@ -116,7 +171,14 @@ class PLE(nn.Module):
         for level in range(config.levels):
             sizes = (in_size if level == 0 else hidden[-1], *hidden)
             self.levels.append(
-                _PLELevel(config, num_domains, sizes, norm, last=level == config.levels - 1, first=level == 0)
+                _PLELevel(
+                    config,
+                    num_domains,
+                    sizes,
+                    norm,
+                    last=level == config.levels - 1,
+                    first=level == 0,
+                )
             )
         self.head = StackedLinear(num_domains, hidden[-1], config.out_dim)
 
@@ -131,7 +193,14 @@ class PLE(nn.Module):
 
 class _PLELevel(nn.Module):
     def __init__(
-        self, config: ModelConfig, num_domains: int, sizes: Sequence[int], norm: Norm, *, first: bool, last: bool
+        self,
+        config: ModelConfig,
+        num_domains: int,
+        sizes: Sequence[int],
+        norm: Norm,
+        *,
+        first: bool,
+        last: bool,
     ) -> None:
         super().__init__()
         self.last = last
@@ -139,7 +208,11 @@ class _PLELevel(nn.Module):
         self.specific = StackedMLP(num_domains, sizes, norm, routed=last, **options)
         self.shared = StackedMLP(config.num_shared, sizes, norm, **options)
         self.gate = StackedLinear(num_domains, sizes[0], 1 + config.num_shared)
-        self.shared_gate = None if last else StackedLinear(1, sizes[0], num_domains + config.num_shared)
+        self.shared_gate = (
+            None
+            if last
+            else StackedLinear(1, sizes[0], num_domains + config.num_shared)
+        )
 
     def forward(
         self, own: Tensor, streams: Tensor | None, shared: Tensor, counts: Sequence[int]
@@ -147,12 +220,18 @@ class _PLELevel(nn.Module):
         """own (b, in): the row's own domain's stream. streams (b, D, in): every domain's, None while all are equal."""
         from_shared = self.shared(shared, counts)  # (b, K, h)
         if self.last:
-            experts = torch.cat([self.specific(own, counts).unsqueeze(1), from_shared], 1)
+            experts = torch.cat(
+                [self.specific(own, counts).unsqueeze(1), from_shared], 1
+            )
             return _mix(self.gate.routed(own, counts), experts), None, shared
-        of_domains = self.specific(own if streams is None else streams, counts)  # (b, D, h)
+        of_domains = self.specific(
+            own if streams is None else streams, counts
+        )  # (b, D, h)
         gates = self.gate(own if streams is None else streams)  # (b, D, 1 + K)
         weights = torch.softmax(gates, -1)
-        next_streams = weights[..., :1] * of_domains + torch.einsum("bdk,bkh->bdh", weights[..., 1:], from_shared)
+        next_streams = weights[..., :1] * of_domains + torch.einsum(
+            "bdk,bkh->bdh", weights[..., 1:], from_shared
+        )
         everything = torch.cat([of_domains, from_shared], 1)
         next_shared = _mix(self.shared_gate(shared).squeeze(1), everything)
         return own_network(next_streams, counts), next_streams, next_shared
@@ -161,15 +240,21 @@ class _PLELevel(nn.Module):
 class StarNetwork(nn.Module):
     """Star layers of widths ``sizes``, each with norm, ReLU and dropout: x (b, in), sorted by domain -> (b, out)."""
 
-    def __init__(self, num_domains: int, sizes: Sequence[int], norm: Norm, *, dropout: float) -> None:
+    def __init__(
+        self, num_domains: int, sizes: Sequence[int], norm: Norm, *, dropout: float
+    ) -> None:
         super().__init__()
         self.dropout = dropout
-        self.layers = nn.ModuleList(StarLinear(num_domains, i, o) for i, o in zip(sizes, sizes[1:], strict=False))
+        self.layers = nn.ModuleList(
+            StarLinear(num_domains, i, o) for i, o in itertools.pairwise(sizes)
+        )
         self.norms = nn.ModuleList(norm(o) for o in sizes[1:])
 
     def forward(self, x: Tensor, counts: Sequence[int]) -> Tensor:
         for layer, norm in zip(self.layers, self.norms, strict=True):
-            x = F.dropout(F.relu(norm(layer(x, counts), counts)), self.dropout, self.training)
+            x = F.dropout(
+                F.relu(norm(layer(x, counts), counts)), self.dropout, self.training
+            )
         return x
 
 
@@ -181,7 +266,14 @@ class STAR(nn.Module):
     field, which every method has. No ReLU on the output.
     """
 
-    def __init__(self, config: ModelConfig, num_domains: int, fields: int, hidden: Sequence[int], norm: Norm) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        num_domains: int,
+        fields: int,
+        hidden: Sequence[int],
+        norm: Norm,
+    ) -> None:
         super().__init__()
         sizes = (fields * config.dim, *hidden)
         self.input_norm = norm(sizes[0])
@@ -189,7 +281,9 @@ class STAR(nn.Module):
         self.head = StarLinear(num_domains, hidden[-1], config.out_dim)
 
     def forward(self, x: Tensor, f_domain: Tensor, counts: Sequence[int]) -> Tensor:
-        return self.head(self.network(self.input_norm(x.flatten(1), counts), counts), counts)
+        return self.head(
+            self.network(self.input_norm(x.flatten(1), counts), counts), counts
+        )
 
 
 def own_network(x: Tensor, counts: Sequence[int]) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from adi_lite.models.adi import ADINetwork
-from adi_lite.models.baselines import DNN, MMoE, PLE, STAR, CrossStitch, SharedBottom
+from adi_lite.models.baselines import DNN, PLE, STAR, CrossStitch, MMoE, SharedBottom
 from adi_lite.models.config import ModelConfig
 from adi_lite.nn.normalization import BatchNorm, DomainBatchNorm, NoNorm
 from adi_lite.nn.stacked import Norm
@@ -52,7 +52,13 @@ def tower_widths(config: ModelConfig, num_domains: int, fields: int) -> tuple[in
     """
     if not config.equal_size:
         return config.hidden
-    reference = ModelConfig(method="adi", dim=config.dim, out_dim=config.out_dim, hidden=config.hidden, residual=False)
+    reference = ModelConfig(
+        method="adi",
+        dim=config.dim,
+        out_dim=config.out_dim,
+        hidden=config.hidden,
+        residual=False,
+    )
     target = network_size(reference, num_domains, fields, config.hidden)
     if config.method == "dnn_single":
         target /= num_domains
@@ -60,7 +66,9 @@ def tower_widths(config: ModelConfig, num_domains: int, fields: int) -> tuple[in
 
 
 @lru_cache(maxsize=256)
-def _closest_widths(config: ModelConfig, num_domains: int, fields: int, target: float) -> tuple[int, ...]:
+def _closest_widths(
+    config: ModelConfig, num_domains: int, fields: int, target: float
+) -> tuple[int, ...]:
     def scaled(first: int) -> tuple[int, ...]:
         return tuple(max(1, round(first * h / config.hidden[0])) for h in config.hidden)
 
@@ -73,20 +81,31 @@ def _closest_widths(config: ModelConfig, num_domains: int, fields: int, target: 
             low = middle
         else:
             high = middle
-    return min((scaled(low), scaled(high)), key=lambda h: abs(network_size(config, num_domains, fields, h) - target))
+    return min(
+        (scaled(low), scaled(high)),
+        key=lambda h: abs(network_size(config, num_domains, fields, h) - target),
+    )
 
 
 @lru_cache(maxsize=4096)
-def network_size(config: ModelConfig, num_domains: int, fields: int, hidden: tuple[int, ...]) -> int:
+def network_size(
+    config: ModelConfig, num_domains: int, fields: int, hidden: tuple[int, ...]
+) -> int:
     """Parameters of one tower's network, without its embeddings. Counted on the meta device: nothing is allocated."""
     with torch.device("meta"):
-        return sum(p.numel() for p in _make(config, num_domains, fields, hidden).parameters())
+        return sum(
+            p.numel() for p in _make(config, num_domains, fields, hidden).parameters()
+        )
 
 
-def _make(config: ModelConfig, num_domains: int, fields: int, hidden: Sequence[int]) -> nn.Module:
+def _make(
+    config: ModelConfig, num_domains: int, fields: int, hidden: Sequence[int]
+) -> nn.Module:
     norms: dict[str, Norm] = {
         "dsbn": partial(DomainBatchNorm, num_domains),
         "bn": BatchNorm,
         "none": lambda features: NoNorm(),
     }
-    return NETWORKS[config.method](config, num_domains, fields, hidden, norms[config.norm_kind])
+    return NETWORKS[config.method](
+        config, num_domains, fields, hidden, norms[config.norm_kind]
+    )

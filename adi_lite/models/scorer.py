@@ -21,7 +21,13 @@ class ModelScorer:
         chunk: users embedded at a time.
     """
 
-    def __init__(self, models: Mapping[int, TwoTower], data: MultiDomainDataset, *, chunk: int = 4096) -> None:
+    def __init__(
+        self,
+        models: Mapping[int, TwoTower],
+        data: MultiDomainDataset,
+        *,
+        chunk: int = 4096,
+    ) -> None:
         self.models, self.data, self.chunk = dict(models), data, chunk
         self.inputs = InputBuilder(data)
         self._items: dict[int, Tensor] = {}
@@ -33,7 +39,10 @@ class ModelScorer:
         """(n, width) vectors of the domain's catalogue, in its order; computed once."""
         if domain not in self._items:
             model, rows = self._model(domain), self.data.catalogues[domain]
-            parts = [model.item_vectors(self.inputs.items_in(r, domain)) for r in rows.split(self.chunk)]
+            parts = [
+                model.item_vectors(self.inputs.items_in(r, domain))
+                for r in rows.split(self.chunk)
+            ]
             self._items[domain] = torch.cat(parts)
         return self._items[domain]
 
@@ -41,7 +50,12 @@ class ModelScorer:
     def user_vectors(self, users: Tensor, domain: int) -> Tensor:
         """(n, width) vectors of users in a domain."""
         model = self._model(domain)
-        return torch.cat([model.user_vectors(self.inputs.users_in(u, domain)) for u in users.split(self.chunk)])
+        return torch.cat(
+            [
+                model.user_vectors(self.inputs.users_in(u, domain))
+                for u in users.split(self.chunk)
+            ]
+        )
 
     def scores(self, users: Tensor, domain: int) -> Tensor:
         """(n, size of the catalogue) scores, higher is better."""
@@ -54,10 +68,15 @@ class ModelScorer:
         """
         distinct = {id(m): m for m in self.models.values()}.values()
         counts = [m.num_parameters() for m in distinct]
-        return {"networks": sum(c["networks"] for c in counts), "embeddings": counts[0]["embeddings"]}
+        return {
+            "networks": sum(c["networks"] for c in counts),
+            "embeddings": counts[0]["embeddings"],
+        }
 
     def _model(self, domain: int) -> TwoTower:
         try:
             return self.models[domain]
         except KeyError:
-            raise ValueError(f"no model was trained for domain {self.data.domains[domain]!r}") from None
+            raise ValueError(
+                f"no model was trained for domain {self.data.domains[domain]!r}"
+            ) from None

@@ -20,7 +20,11 @@ class Tower(nn.Module):
     """Embedding, the method's network, and perhaps a shortcut around it: inputs of b rows -> (b, out_dim)."""
 
     def __init__(
-        self, config: ModelConfig, num_domains: int, features: tuple[Feature, ...], history_items: int | None
+        self,
+        config: ModelConfig,
+        num_domains: int,
+        features: tuple[Feature, ...],
+        history_items: int | None,
     ) -> None:
         super().__init__()
         self.embedding = FeatureEmbedding(
@@ -34,7 +38,11 @@ class Tower(nn.Module):
         )
         self.network = build_network(config, num_domains, self.embedding.num_fields)
         self.final_relu = config.final_relu
-        self.gain = nn.Parameter(torch.tensor(config.residual_gain)) if config.residual else None
+        self.gain = (
+            nn.Parameter(torch.tensor(config.residual_gain))
+            if config.residual
+            else None
+        )
 
     def forward(self, inputs: Inputs) -> Tensor:
         fields, f_domain = self.embedding(inputs)
@@ -61,7 +69,9 @@ class TwoTower(nn.Module):
     def __init__(self, config: ModelConfig, schema: Schema, num_items: int) -> None:
         super().__init__()
         self.config = config
-        self.user = Tower(config, schema.num_domains, *_user_fields(config, schema, num_items))
+        self.user = Tower(
+            config, schema.num_domains, *_user_fields(config, schema, num_items)
+        )
         self.item = Tower(config, schema.num_domains, schema.item, None)
         self.num_domains = schema.num_domains
         self.bias: nn.Embedding | None = None
@@ -69,7 +79,9 @@ class TwoTower(nn.Module):
             codes = next((f.size for f in schema.item if f.name == ITEM_ID), None)
             if codes is None:
                 raise ValueError(f"item_bias needs an item feature called {ITEM_ID!r}")
-            self.bias = nn.Embedding(codes * schema.num_domains, 1, sparse=config.sparse_embeddings)
+            self.bias = nn.Embedding(
+                codes * schema.num_domains, 1, sparse=config.sparse_embeddings
+            )
             nn.init.zeros_(self.bias.weight)
 
     def user_vectors(self, inputs: Inputs) -> Tensor:
@@ -77,7 +89,9 @@ class TwoTower(nn.Module):
         out = self.user(inputs)
         if self.config.similarity == "cosine":
             out = F.normalize(out, dim=1) / self.config.temperature
-        return out if self.bias is None else torch.cat([out, out.new_ones(len(out), 1)], 1)
+        return (
+            out if self.bias is None else torch.cat([out, out.new_ones(len(out), 1)], 1)
+        )
 
     def item_vectors(self, inputs: Inputs) -> Tensor:
         """(b, width) vectors of items in their domains."""
@@ -86,17 +100,34 @@ class TwoTower(nn.Module):
             out = F.normalize(out, dim=1)
         if self.bias is None:
             return out
-        return torch.cat([out, self.bias(inputs.features[ITEM_ID] * self.num_domains + inputs.domain)], 1)
+        return torch.cat(
+            [
+                out,
+                self.bias(inputs.features[ITEM_ID] * self.num_domains + inputs.domain),
+            ],
+            1,
+        )
 
     def num_parameters(self) -> dict[str, int]:
         """Parameters of the embedding tables (``embeddings``) and of everything else (``networks``)."""
         tables = [*self.user.embedding.parameters(), *self.item.embedding.parameters()]
-        embeddings = sum(p.numel() for p in tables) + (self.bias.weight.numel() if self.bias is not None else 0)
-        return {"networks": sum(p.numel() for p in self.parameters()) - embeddings, "embeddings": embeddings}
+        embeddings = sum(p.numel() for p in tables) + (
+            self.bias.weight.numel() if self.bias is not None else 0
+        )
+        return {
+            "networks": sum(p.numel() for p in self.parameters()) - embeddings,
+            "embeddings": embeddings,
+        }
 
 
-def _user_fields(config: ModelConfig, schema: Schema, num_items: int) -> tuple[tuple[Feature, ...], int | None]:
+def _user_fields(
+    config: ModelConfig, schema: Schema, num_items: int
+) -> tuple[tuple[Feature, ...], int | None]:
     if config.user != "id" and not schema.history:
-        raise ValueError(f"user={config.user!r} needs a data set with histories; use user='id'")
-    features = tuple(f for f in schema.user if config.user != "history" or f.name != USER_ID)
+        raise ValueError(
+            f"user={config.user!r} needs a data set with histories; use user='id'"
+        )
+    features = tuple(
+        f for f in schema.user if config.user != "history" or f.name != USER_ID
+    )
     return features, (num_items if config.user != "id" else None)

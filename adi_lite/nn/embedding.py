@@ -51,12 +51,24 @@ class FeatureEmbedding(nn.Module):
                 tables[feature.table] = max(feature.size, tables.get(feature.table, 0))
         if history_items is not None:
             tables[HISTORY] = history_items + 1
-        self.names = [f.name for f in features] + [HISTORY] * (history_items is not None) + [DOMAIN] * domain_field
+        self.names = (
+            [f.name for f in features]
+            + [HISTORY] * (history_items is not None)
+            + [DOMAIN] * domain_field
+        )
         if not self.names:
-            raise ValueError("a tower needs at least one field: a feature, the history, or the domain indicator")
-        self.tables = nn.ModuleDict({name: _table(size, dim, std, sparse) for name, size in tables.items()})
-        self.dense = nn.ModuleDict({f.name: nn.Linear(f.size, dim) for f in features if f.kind == "dense"})
-        self.domain = nn.Embedding.from_pretrained(torch.randn(num_domains, dim) * std, freeze=False)
+            raise ValueError(
+                "a tower needs at least one field: a feature, the history, or the domain indicator"
+            )
+        self.tables = nn.ModuleDict(
+            {name: _table(size, dim, std, sparse) for name, size in tables.items()}
+        )
+        self.dense = nn.ModuleDict(
+            {f.name: nn.Linear(f.size, dim) for f in features if f.kind == "dense"}
+        )
+        self.domain = nn.Embedding.from_pretrained(
+            torch.randn(num_domains, dim) * std, freeze=False
+        )
         self.domain_field = domain_field
 
     @property

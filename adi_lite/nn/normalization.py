@@ -19,7 +19,14 @@ class DomainBatchNorm(nn.Module):
     Shapes: x (b, features), rows sorted by domain, ``counts`` rows of each domain -> (b, features).
     """
 
-    def __init__(self, num_domains: int, features: int, *, momentum: float = 0.1, eps: float = 1e-5) -> None:
+    def __init__(
+        self,
+        num_domains: int,
+        features: int,
+        *,
+        momentum: float = 0.1,
+        eps: float = 1e-5,
+    ) -> None:
         super().__init__()
         self.momentum, self.eps = momentum, eps
         self.weight = nn.Parameter(torch.ones(num_domains, features))
@@ -30,12 +37,24 @@ class DomainBatchNorm(nn.Module):
     def forward(self, x: Tensor, counts: Sequence[int]) -> Tensor:
         parts = []
         for d, (rows, w, b) in enumerate(
-            zip(x.split(list(counts)), self.weight.unbind(0), self.bias.unbind(0), strict=True)
+            zip(
+                x.split(list(counts)),
+                self.weight.unbind(0),
+                self.bias.unbind(0),
+                strict=True,
+            )
         ):
             batch_statistics = self.training and len(rows) > 1
             if len(rows):
                 rows = F.batch_norm(
-                    rows, self.running_mean[d], self.running_var[d], w, b, batch_statistics, self.momentum, self.eps
+                    rows,
+                    self.running_mean[d],
+                    self.running_var[d],
+                    w,
+                    b,
+                    batch_statistics,
+                    self.momentum,
+                    self.eps,
                 )
             parts.append(rows)
         return torch.cat(parts)

@@ -31,7 +31,11 @@ def save(path: Path, tensors: Mapping[str, Tensor], about: Mapping) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     text = json.dumps({"format": FORMAT, "version": __version__, **about})
     try:
-        save_file({k: v.detach().contiguous() for k, v in tensors.items()}, partial, {"adi_lite": text})
+        save_file(
+            {k: v.detach().contiguous() for k, v in tensors.items()},
+            partial,
+            {"adi_lite": text},
+        )
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
@@ -44,13 +48,19 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict]:
     try:
         with safe_open(path, framework="pt") as file:
             about = json.loads((file.metadata() or {}).get("adi_lite", "null"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except (SafetensorError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{path} is damaged or no safetensors file: {error}") from None
+        raise CheckpointError(
+            f"{path} is damaged or no safetensors file: {error}"
+        ) from None
     if about is None:
-        raise CheckpointError(f"{path} was not written by adi_lite: it lacks the description")
+        raise CheckpointError(
+            f"{path} was not written by adi_lite: it lacks the description"
+        )
     if about["format"] != FORMAT:
-        raise CheckpointError(f"{path} has format {about['format']}, this version reads format {FORMAT}")
+        raise CheckpointError(
+            f"{path} has format {about['format']}, this version reads format {FORMAT}"
+        )
     return tensors, about
 
 
@@ -74,14 +84,20 @@ def describe_model(model: TwoTower, config: Config, data: MultiDomainDataset) ->
     }
 
 
-def build_from(about: Mapping, tensors: Mapping[str, Tensor], path: Path) -> tuple[TwoTower, Config]:
+def build_from(
+    about: Mapping, tensors: Mapping[str, Tensor], path: Path
+) -> tuple[TwoTower, Config]:
     """The model that a checkpoint describes, with its weights."""
     config = Config.model_validate(about["config"])
-    model = TwoTower(config.model, Schema.from_dict(about["schema"]), about["num_items"])
+    model = TwoTower(
+        config.model, Schema.from_dict(about["schema"]), about["num_items"]
+    )
     try:
         model.load_state_dict(dict(tensors))
     except RuntimeError as error:
-        raise CheckpointError(f"{path} does not hold the model that it describes: {error}") from None
+        raise CheckpointError(
+            f"{path} does not hold the model that it describes: {error}"
+        ) from None
     return model.eval(), config
 
 
@@ -89,7 +105,9 @@ def check_fits(about: Mapping, data: MultiDomainDataset, path: Path) -> None:
     """Refuse a checkpoint of other data, in a sentence."""
     domains = tuple(about["schema"]["domains"])
     if domains != data.domains:
-        raise CheckpointError(f"{path} was trained on the domains {', '.join(domains)}, not {', '.join(data.domains)}")
+        raise CheckpointError(
+            f"{path} was trained on the domains {', '.join(domains)}, not {', '.join(data.domains)}"
+        )
     if about["fingerprint"] != fingerprint(data):
         raise CheckpointError(
             f"{path} was trained on other data ({about['data']!r}): its users, items or features are not those of {data.name!r}"

@@ -21,7 +21,11 @@ def full_softmax(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def sampled_softmax(
-    positive: Tensor, negatives: Tensor, log_q: Tensor, hits: Tensor, log_q_positive: Tensor | None = None
+    positive: Tensor,
+    negatives: Tensor,
+    log_q: Tensor,
+    hits: Tensor,
+    log_q_positive: Tensor | None = None,
 ) -> Tensor:
     """Sampled softmax with the log Q correction (Eq. 4, 5).
 
@@ -41,14 +45,20 @@ def sampled_softmax(
         (b,) losses.
     """
     if negatives.shape != (len(positive), len(log_q)):
-        raise ValueError(f"negatives must be (b, m) = {(len(positive), len(log_q))}, got {tuple(negatives.shape)}")
+        raise ValueError(
+            f"negatives must be (b, m) = {(len(positive), len(log_q))}, got {tuple(negatives.shape)}"
+        )
     negatives = negatives - log_q
     if len(hits):
-        negatives = negatives.index_put((hits[:, 0], hits[:, 1]), negatives.new_tensor(-torch.inf))
+        negatives = negatives.index_put(
+            (hits[:, 0], hits[:, 1]), negatives.new_tensor(-torch.inf)
+        )
     if log_q_positive is not None:
         positive = positive - log_q_positive
     logits = torch.cat([positive.unsqueeze(1), negatives], 1)
-    return F.cross_entropy(logits, logits.new_zeros(len(logits), dtype=torch.int64), reduction="none")
+    return F.cross_entropy(
+        logits, logits.new_zeros(len(logits), dtype=torch.int64), reduction="none"
+    )
 
 
 def double_softmax(positive: Tensor, negatives: Tensor) -> Tensor:
@@ -63,7 +73,11 @@ def double_softmax(positive: Tensor, negatives: Tensor) -> Tensor:
         (b,) losses.
     """
     probabilities = torch.softmax(torch.cat([positive.unsqueeze(1), negatives], 1), 1)
-    return F.cross_entropy(probabilities, probabilities.new_zeros(len(positive), dtype=torch.int64), reduction="none")
+    return F.cross_entropy(
+        probabilities,
+        probabilities.new_zeros(len(positive), dtype=torch.int64),
+        reduction="none",
+    )
 
 
 def accidental_hits(positive_ids: Tensor, negative_ids: Tensor) -> Tensor:
@@ -79,5 +93,7 @@ def accidental_hits(positive_ids: Tensor, negative_ids: Tensor) -> Tensor:
     left = torch.searchsorted(ordered, positive_ids)
     count = torch.searchsorted(ordered, positive_ids, right=True) - left
     row = torch.repeat_interleave(torch.arange(len(positive_ids)), count)
-    within = torch.arange(len(row)) - torch.repeat_interleave(count.cumsum(0) - count, count)
+    within = torch.arange(len(row)) - torch.repeat_interleave(
+        count.cumsum(0) - count, count
+    )
     return torch.stack([row, column[left[row] + within]], 1)
