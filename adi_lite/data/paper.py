@@ -13,9 +13,9 @@ TABLES = range(1, 10)
 def paper_table(number: int) -> pd.DataFrame:
     """Table ``number`` (1 to 9) of arXiv 2206.09672 in long form, a row for each printed figure.
 
-    Columns: table 1 ``feature_type, description``; 2 and 3 ``method, domain, metric, value``; 4 ``dataset, domain,
-    quantity, value``; 5 ``dataset, domain, other_domain, quantity, value``; 6, 7 and 8 ``method, domain, metric, value``;
-    9 ``metric, domain, value`` in percent. Domains are D1, D2, D3; ``avg`` is the column Avg and ``all`` the union.
+    Columns: table 1 ``feature_type, description``; 2, 3, 6, 7, 8 ``method, domain, metric, value``; 4 ``dataset,
+    domain, quantity, value``; 5 ``dataset, domain, other_domain, quantity, value``; 9 ``metric, domain, value``, in
+    percent. Domains are D1, D2, D3; ``avg`` is the column Avg of Table 3 and ``all`` the union over domains.
 
     Raises:
         ValueError: the paper has no such table.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -122,20 +121,20 @@ def read_records(path: Path) -> pd.DataFrame:
         DataFileError: naming file and line, for an empty file, a missing column, a wrong delimiter, a line of another
             length, an empty id or a rating that is not a finite number.
     """
-    text = _text(path)
-    header = text.split("\n", 1)[0].rstrip("\r").split("\t")
+    first, *lines = _lines(path)
+    header = first.split("\t")
     missing = [c for c in COLUMNS if c not in header]
     if missing:
-        hint = ""
-        if len(header) == 1 and any(d in header[0] for d in ",; "):
-            hint = "; the line holds no tab: the file must be tab-separated"
+        hint = "; the line holds no tab: the file must be tab-separated" if len(header) == 1 else ""
         raise DataFileError(f"{path}, line 1: no column {', '.join(missing)}; expected {', '.join(COLUMNS)}{hint}")
-    frame = _table(path, text, header=0, names=header)[COLUMNS]
-    if frame.empty:
+    if len(set(header)) < len(header):
+        raise DataFileError(f"{path}, line 1: column names must differ, found {', '.join(header)}")
+    if not lines:
         raise DataFileError(f"{path}: no record after the header")
+    frame = _table(path, lines, header, first_line=2)[COLUMNS]
     rating = pd.to_numeric(frame["rating"], errors="coerce").to_numpy(dtype=float, na_value=np.nan)
-    for column in ("userId", "itemId"):
-        _refuse(path, 2, frame[column].isna() | (frame[column] == ""), f"no {column}")
+    for column in COLUMNS:
+        _refuse(path, 2, frame[column] == "", f"no {column}; expected {', '.join(header)}, separated by tabs")
     bad = ~np.isfinite(rating)
     what = f"rating {frame['rating'].iloc[int(bad.argmax())]!r} is not a number" if bad.any() else ""
     _refuse(path, 2, bad, what)
@@ -148,11 +147,9 @@ def read_run(path: Path) -> tuple[np.ndarray, np.ndarray]:
     Returns:
         users (q,) and items (q, c), arrays of str.
     """
-    frame = _table(path, _text(path), header=None, names=["userId", "items"])
+    frame = _table(path, _lines(path), ["userId", "items"], first_line=1)
     for column in ("userId", "items"):
-        _refuse(
-            path, 1, frame[column].isna() | (frame[column] == ""), f"no {column}: expected user, tab, items with commas"
-        )
+        _refuse(path, 1, frame[column] == "", f"no {column}; expected a user, a tab, items with commas between")
     _refuse(path, 1, frame["userId"].duplicated(), "a second list for the same user")
     lists = pc.split_pattern(pa.array(frame["items"], type=pa.large_string()), ",")
     lengths = pc.list_value_length(lists).to_numpy()
@@ -167,7 +164,8 @@ def read_run(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return frame["userId"].to_numpy().astype(str), items
 
 
-def _text(path: Path) -> str:
+def _lines(path: Path) -> list[str]:
+    """The lines of a text file, without blank lines at its end."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -181,28 +179,18 @@ def _text(path: Path) -> str:
         raise DataFileError(
             f"{path}, line {text[: text.index(chr(0))].count(chr(10)) + 1}: a zero byte; the file is damaged"
         )
-    return text
+    return text.rstrip("\n").split("\n")
 
 
-def _table(path: Path, text: str, header: int | None, names: list[str]) -> pd.DataFrame:
-    """Tab-separated text as columns of str, no quoting, blank lines kept so that row numbers are line numbers."""
-    try:
-        frame = pd.read_csv(
-            StringIO(text.rstrip("\r\n")), sep="\t", header=header, names=names, dtype=str, quoting=3,
-            keep_default_na=False, skip_blank_lines=False, index_col=False, on_bad_lines="error",
-        )  # fmt: skip
-    except (pd.errors.ParserError, ValueError) as error:
-        raise DataFileError(
-            f"{path}: {str(error).strip()}; expected {len(names)} fields a line, separated by tabs"
-        ) from None
-    start = 1 if header is None else 2
-    _refuse(
-        path,
-        start,
-        frame[names[-1]].isna(),
-        f"fewer than {len(names)} fields; expected {', '.join(names)} separated by tabs",
-    )
-    return frame
+def _table(path: Path, lines: list[str], names: list[str], first_line: int) -> pd.DataFrame:
+    """Tab-separated lines as columns of str; each line has as many fields as there are names, nothing is quoted."""
+    text = pa.array(lines, type=pa.large_string())
+    fields = pc.count_substring(text, "\t").to_numpy() + 1
+    wrong = fields != len(names)
+    what = f"found {fields[wrong.argmax()]} fields" if wrong.any() else ""
+    _refuse(path, first_line, wrong, f"{what}, expected {len(names)}, separated by tabs: {', '.join(names)}")
+    split = pc.split_pattern(text, "\t")
+    return pd.DataFrame({name: pc.list_element(split, k).to_pandas() for k, name in enumerate(names)})
 
 
 def _refuse(path: Path, first_line: int, bad: pd.Series | np.ndarray, what: str) -> None:
