@@ -138,7 +138,7 @@ def fetch(file: RemoteFile, required: bool = True) -> LocalFile | None:
             try:
                 return LocalFile(cached, _download(file, cached))
             except requests.RequestException as error:
-                reason = f"{file.url} could not be fetched ({type(error).__name__}: {_first_line(error)})"
+                reason = f"{file.url} could not be fetched ({_reason(error)})"
                 _unreachable[file.url] = reason
     if not required:
         return None
@@ -172,5 +172,10 @@ def _download(file: RemoteFile, target: Path) -> str:
     return check
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0][:200]
+def _reason(error: requests.RequestException) -> str:
+    """A few words in place of the chain of causes that the error carries."""
+    if isinstance(error, requests.Timeout):
+        return f"no answer within {TIMEOUT_S} s"
+    if isinstance(error, requests.ConnectionError):
+        return "no connection"
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]

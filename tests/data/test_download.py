@@ -102,11 +102,19 @@ def test_a_bad_cached_file_is_fetched_again(cache, network):
     assert network["calls"] == 2
 
 
-def test_offline_without_a_mirror_says_what_to_do(cache, network):
-    network["content"] = requests.ConnectionError("no route to host")
+@pytest.mark.parametrize(
+    ("failure", "words"),
+    [
+        (requests.ConnectionError("a long chain of causes"), "(no connection)"),
+        (requests.ConnectTimeout("a long chain of causes"), "(no answer within 20 s)"),
+        (requests.HTTPError("503 Server Error: Busy"), "(503 Server Error: Busy)"),
+    ],
+)
+def test_offline_without_a_mirror_says_what_to_do(cache, network, failure, words):
+    network["content"] = failure
     with pytest.raises(DataFileError) as error:
         fetch(FILE)
-    for part in (FILE.path, FILE.url, "no route to host", "ADI_LITE_MIRROR", str(cache / FILE.path)):
+    for part in (FILE.path, FILE.url, words, "ADI_LITE_MIRROR", str(cache / FILE.path)):
         assert part in str(error.value)
     assert files_in(cache) == []
 
