@@ -48,27 +48,16 @@ class FeatureEmbedding(nn.Module):
         tables = {}
         for feature in features:
             if feature.kind != "dense":
-                tables[feature.table] = max(feature.size, tables.get(feature.table, 0))
+                key = module_key(feature.table)
+                tables[key] = max(feature.size, tables.get(key, 0))
         if history_items is not None:
             tables[HISTORY] = history_items + 1
-        self.names = (
-            [f.name for f in features]
-            + [HISTORY] * (history_items is not None)
-            + [DOMAIN] * domain_field
-        )
+        self.names = [f.name for f in features] + [HISTORY] * (history_items is not None) + [DOMAIN] * domain_field
         if not self.names:
-            raise ValueError(
-                "a tower needs at least one field: a feature, the history, or the domain indicator"
-            )
-        self.tables = nn.ModuleDict(
-            {name: _table(size, dim, std, sparse) for name, size in tables.items()}
-        )
-        self.dense = nn.ModuleDict(
-            {f.name: nn.Linear(f.size, dim) for f in features if f.kind == "dense"}
-        )
-        self.domain = nn.Embedding.from_pretrained(
-            torch.randn(num_domains, dim) * std, freeze=False
-        )
+            raise ValueError("a tower needs at least one field: a feature, the history, or the domain indicator")
+        self.tables = nn.ModuleDict({name: _table(size, dim, std, sparse) for name, size in tables.items()})
+        self.dense = nn.ModuleDict({module_key(f.name): nn.Linear(f.size, dim) for f in features if f.kind == "dense"})
+        self.domain = nn.Embedding.from_pretrained(torch.randn(num_domains, dim) * std, freeze=False)
         self.domain_field = domain_field
 
     @property
@@ -79,21 +68,21 @@ class FeatureEmbedding(nn.Module):
         f_domain = self.domain(inputs.domain)
         fields = [self._field(f, inputs) for f in self.features]
         if HISTORY in self.names:
-            fields.append(self._bag(HISTORY, inputs))
+            fields.append(self._bag(HISTORY, inputs, HISTORY))
         if self.domain_field:
             fields.append(f_domain)
         return torch.stack(fields, dim=1), f_domain
 
     def _field(self, feature: Feature, inputs: Inputs) -> Tensor:
         if feature.kind == "dense":
-            return self.dense[feature.name](inputs.features[feature.name])
+            return self.dense[module_key(feature.name)](inputs.features[feature.name])
         if feature.kind == "bag":
-            return self._bag(feature.name, inputs, feature.table)
-        return self.tables[feature.table](inputs.features[feature.name])
+            return self._bag(feature.name, inputs, module_key(feature.table))
+        return self.tables[module_key(feature.table)](inputs.features[feature.name])
 
-    def _bag(self, name: str, inputs: Inputs, table: str = "") -> Tensor:
+    def _bag(self, name: str, inputs: Inputs, table: str) -> Tensor:
         bag = inputs.features[name]
-        embedding = self.tables[table or name]
+        embedding = self.tables[table]
         return F.embedding_bag(
             bag.codes,
             embedding.weight,
@@ -103,6 +92,11 @@ class FeatureEmbedding(nn.Module):
             sparse=embedding.sparse,
             include_last_offset=True,
         )
+
+
+def module_key(name: str) -> str:
+    """The name of a feature's or a table's module: a plain "type" or "a.b" is no name that torch would take."""
+    return "feature_" + name.replace(".", "/")
 
 
 def _table(size: int, dim: int, std: float, sparse: bool) -> nn.Embedding:
