@@ -62,10 +62,15 @@ class Schema:
     def __post_init__(self) -> None:
         if not self.domains:
             raise ValueError("a schema needs at least one domain")
-        for side, names in (("domain", list(self.domains)), *((s, [f.name for f in getattr(self, s)]) for s in ("user", "item"))):
+        for side, names in (
+            ("domain", list(self.domains)),
+            *((s, [f.name for f in getattr(self, s)]) for s in ("user", "item")),
+        ):
             twice = sorted({n for n in names if names.count(n) > 1})
             if twice:
                 raise ValueError(f"{side} names must be unique; these occur more than once: {', '.join(twice)}")
+        if self.history and any(f.name == "history" for f in self.user):
+            raise ValueError("a user feature may not be called 'history' beside the history of items; rename it")
 
     @property
     def num_domains(self) -> int:
@@ -247,10 +252,11 @@ class MultiDomainDataset:
     def only_domain(self, domain: int) -> MultiDomainDataset:
         """The same rows and ids, with the records of one domain only (for models trained one domain at a time).
 
-        The domain keeps its number, so that results line up; the catalogues of the others stay as they are.
+        The domain keeps its number, so that results line up; the catalogues of the others stay as they are. Histories
+        stay whole: they are features, and all methods share the same input (Section 5.1.4), in training as in serving.
         """
         splits = {s: self.split(s).take(self.split(s).domain == domain) for s in ("train", "valid", "test")}
-        return self.replace(**splits, history=None, name=f"{self.name}/{self.domains[domain]}")
+        return self.replace(**splits, name=f"{self.name}/{self.domains[domain]}")
 
 
 def _check(data: MultiDomainDataset) -> None:
@@ -285,7 +291,11 @@ def _check_column(side: str, feature: Feature, column: Column, rows: int, num_do
             raise ValueError(f"{where}: a bag needs a Ragged of {want} rows")
         _in_range(where, column.values, feature.size)
         return
-    want_shape = (rows, *((num_domains,) if feature.per_domain else ()), *((feature.size,) if feature.kind == "dense" else ()))
+    want_shape = (
+        rows,
+        *((num_domains,) if feature.per_domain else ()),
+        *((feature.size,) if feature.kind == "dense" else ()),
+    )
     if not isinstance(column, Tensor) or tuple(column.shape) != want_shape:
         got = tuple(column.shape) if isinstance(column, Tensor) else type(column).__name__
         raise ValueError(f"{where}: expected shape {want_shape}, got {got}")
