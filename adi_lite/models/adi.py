@@ -39,9 +39,7 @@ class ADINetwork(nn.Module):
         self.adaptation = _adaptation(config, num_domains, fields)
         per_network = config.adaptation == "se" and config.se_placement == "network"
         self.network_se = nn.ModuleList(
-            SEBlock(n, fields, sigmoid=config.se_sigmoid)
-            for n in (num_domains, config.num_shared)
-            if per_network
+            SEBlock(n, fields, sigmoid=config.se_sigmoid) for n in (num_domains, config.num_shared) if per_network
         )
         self.input_norm = norm(in_size)
         sizes = (in_size, *hidden)
@@ -51,17 +49,11 @@ class ADINetwork(nn.Module):
         else:
             options = {"dropout": config.dropout, "final_activation": True}
             self.specific = SpecificNetworks(num_domains, sizes, norm, **options)
-            self.shared = SharedNetworks(
-                config.num_shared, sizes, config.dim, norm, gate=config.gate, **options
-            )
+            self.shared = SharedNetworks(config.num_shared, sizes, config.dim, norm, gate=config.gate, **options)
             fusion = ConcatFusion if config.fusion == "concat" else SumFusion
-            self.fusion = fusion(
-                num_domains, config.dim, hidden[-1], per_feature=config.gate_per_feature
-            )
+            self.fusion = fusion(num_domains, config.dim, hidden[-1], per_feature=config.gate_per_feature)
             fused = self.fusion.out_size
-        self.forward_network = StackedLinear(
-            num_domains, fused, config.out_dim
-        )  # Eq. (18)
+        self.forward_network = StackedLinear(num_domains, fused, config.out_dim)  # Eq. (18)
 
     def forward(self, x: Tensor, f_domain: Tensor, counts: Sequence[int]) -> Tensor:
         if self.gate_on_fields:
@@ -78,20 +70,14 @@ class ADINetwork(nn.Module):
         )
         return self.forward_network.routed(fused, counts)
 
-    def _inputs_of_networks(
-        self, x: Tensor, flat: Tensor, counts: Sequence[int]
-    ) -> tuple[Tensor, Tensor]:
+    def _inputs_of_networks(self, x: Tensor, flat: Tensor, counts: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Both (b, in); with an SE-block in each network (4-SE), the shared ones' is (b, K, in)."""
         if not self.network_se:
             return flat, flat
         specific_se, shared_se = self.network_se
         fields = flat.view_as(x)
-        for_shared = shared_se.weights_of_all(x).unsqueeze(-1) * fields.unsqueeze(
-            1
-        )  # (b, K, f, e)
-        return (specific_se.weights(x, counts).unsqueeze(-1) * fields).flatten(
-            1
-        ), for_shared.flatten(2)
+        for_shared = shared_se.weights_of_all(x).unsqueeze(-1) * fields.unsqueeze(1)  # (b, K, f, e)
+        return (specific_se.weights(x, counts).unsqueeze(-1) * fields).flatten(1), for_shared.flatten(2)
 
 
 def _adaptation(config: ModelConfig, num_domains: int, fields: int) -> nn.Module:

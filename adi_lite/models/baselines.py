@@ -14,12 +14,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from adi_lite.models.config import ModelConfig
+from adi_lite.nn.dropout import dropout
 from adi_lite.nn.fusion import StarLinear
 from adi_lite.nn.stacked import Norm, StackedLinear, StackedMLP
 
-_HIDDEN = {
-    "final_activation": True
-}  # every network ends in ReLU, because a linear layer follows
+_HIDDEN = {"final_activation": True}  # every network ends in ReLU, because a linear layer follows
 
 
 class DNN(nn.Module):
@@ -40,9 +39,7 @@ class DNN(nn.Module):
         self.head = StackedLinear(1, hidden[-1], config.out_dim)
 
     def forward(self, x: Tensor, f_domain: Tensor, counts: Sequence[int]) -> Tensor:
-        return self.head(
-            self.network(self.input_norm(x.flatten(1), counts), counts)
-        ).squeeze(1)
+        return self.head(self.network(self.input_norm(x.flatten(1), counts), counts)).squeeze(1)
 
 
 class SharedBottom(nn.Module):
@@ -60,9 +57,7 @@ class SharedBottom(nn.Module):
         sizes = (fields * config.dim, *hidden)
         self.input_norm = norm(sizes[0])
         self.bottom = StackedMLP(1, sizes, norm, dropout=config.dropout, **_HIDDEN)
-        self.top = StackedMLP(
-            num_domains, (hidden[-1], hidden[-1], config.out_dim), norm, routed=True
-        )
+        self.top = StackedMLP(num_domains, (hidden[-1], hidden[-1], config.out_dim), norm, routed=True)
 
     def forward(self, x: Tensor, f_domain: Tensor, counts: Sequence[int]) -> Tensor:
         return self.top(
@@ -89,14 +84,10 @@ class CrossStitch(nn.Module):
         super().__init__()
         sizes = (fields * config.dim, *hidden)
         self.input_norm, self.dropout = norm(sizes[0]), config.dropout
-        self.layers = nn.ModuleList(
-            StackedLinear(num_domains, i, o) for i, o in itertools.pairwise(sizes)
-        )
+        self.layers = nn.ModuleList(StackedLinear(num_domains, i, o) for i, o in itertools.pairwise(sizes))
         self.norms = nn.ModuleList(norm(num_domains * o) for o in hidden)
         off = 0.1 / max(1, num_domains - 1)
-        start = torch.full((num_domains, num_domains), off).fill_diagonal_(
-            0.9 if num_domains > 1 else 1.0
-        )
+        start = torch.full((num_domains, num_domains), off).fill_diagonal_(0.9 if num_domains > 1 else 1.0)
         self.units = nn.ParameterList(nn.Parameter(start.clone()) for _ in hidden)
         self.head = StackedLinear(num_domains, hidden[-1], config.out_dim)
 
@@ -105,9 +96,7 @@ class CrossStitch(nn.Module):
         for layer, norm, unit in zip(self.layers, self.norms, self.units, strict=True):
             h = layer(h)  # (b, D, out)
             h = F.relu(norm(h.flatten(1), counts)).view(h.shape)
-            h = F.dropout(
-                torch.einsum("ij,bjh->bih", unit, h), self.dropout, self.training
-            )
+            h = dropout(torch.einsum("ij,bjh->bih", unit, h), self.dropout, self.training)
         return self.head.routed(own_network(h, counts), counts)
 
 
@@ -129,9 +118,7 @@ class MMoE(nn.Module):
         sizes = (fields * config.dim, *hidden)
         experts = num_domains + config.num_shared
         self.input_norm = norm(sizes[0])
-        self.experts = StackedMLP(
-            experts, sizes, norm, dropout=config.dropout, **_HIDDEN
-        )
+        self.experts = StackedMLP(experts, sizes, norm, dropout=config.dropout, **_HIDDEN)
         self.gate = StackedLinear(num_domains, sizes[0], experts)
         self.head = StackedLinear(num_domains, hidden[-1], config.out_dim)
 
@@ -141,9 +128,7 @@ class MMoE(nn.Module):
 
     def forward(self, x: Tensor, f_domain: Tensor, counts: Sequence[int]) -> Tensor:
         x = self.input_norm(x.flatten(1), counts)
-        mixed = torch.einsum(
-            "bn,bnh->bh", self.gate_weights(x, counts), self.experts(x, counts)
-        )
+        mixed = torch.einsum("bn,bnh->bh", self.gate_weights(x, counts), self.experts(x, counts))
         return self.head.routed(mixed, counts)
 
 
@@ -208,11 +193,7 @@ class _PLELevel(nn.Module):
         self.specific = StackedMLP(num_domains, sizes, norm, routed=last, **options)
         self.shared = StackedMLP(config.num_shared, sizes, norm, **options)
         self.gate = StackedLinear(num_domains, sizes[0], 1 + config.num_shared)
-        self.shared_gate = (
-            None
-            if last
-            else StackedLinear(1, sizes[0], num_domains + config.num_shared)
-        )
+        self.shared_gate = None if last else StackedLinear(1, sizes[0], num_domains + config.num_shared)
 
     def forward(
         self, own: Tensor, streams: Tensor | None, shared: Tensor, counts: Sequence[int]
@@ -220,18 +201,12 @@ class _PLELevel(nn.Module):
         """own (b, in): the row's own domain's stream. streams (b, D, in): every domain's, None while all are equal."""
         from_shared = self.shared(shared, counts)  # (b, K, h)
         if self.last:
-            experts = torch.cat(
-                [self.specific(own, counts).unsqueeze(1), from_shared], 1
-            )
+            experts = torch.cat([self.specific(own, counts).unsqueeze(1), from_shared], 1)
             return _mix(self.gate.routed(own, counts), experts), None, shared
-        of_domains = self.specific(
-            own if streams is None else streams, counts
-        )  # (b, D, h)
+        of_domains = self.specific(own if streams is None else streams, counts)  # (b, D, h)
         gates = self.gate(own if streams is None else streams)  # (b, D, 1 + K)
         weights = torch.softmax(gates, -1)
-        next_streams = weights[..., :1] * of_domains + torch.einsum(
-            "bdk,bkh->bdh", weights[..., 1:], from_shared
-        )
+        next_streams = weights[..., :1] * of_domains + torch.einsum("bdk,bkh->bdh", weights[..., 1:], from_shared)
         everything = torch.cat([of_domains, from_shared], 1)
         next_shared = _mix(self.shared_gate(shared).squeeze(1), everything)
         return own_network(next_streams, counts), next_streams, next_shared
@@ -240,21 +215,15 @@ class _PLELevel(nn.Module):
 class StarNetwork(nn.Module):
     """Star layers of widths ``sizes``, each with norm, ReLU and dropout: x (b, in), sorted by domain -> (b, out)."""
 
-    def __init__(
-        self, num_domains: int, sizes: Sequence[int], norm: Norm, *, dropout: float
-    ) -> None:
+    def __init__(self, num_domains: int, sizes: Sequence[int], norm: Norm, *, dropout: float) -> None:
         super().__init__()
         self.dropout = dropout
-        self.layers = nn.ModuleList(
-            StarLinear(num_domains, i, o) for i, o in itertools.pairwise(sizes)
-        )
+        self.layers = nn.ModuleList(StarLinear(num_domains, i, o) for i, o in itertools.pairwise(sizes))
         self.norms = nn.ModuleList(norm(o) for o in sizes[1:])
 
     def forward(self, x: Tensor, counts: Sequence[int]) -> Tensor:
         for layer, norm in zip(self.layers, self.norms, strict=True):
-            x = F.dropout(
-                F.relu(norm(layer(x, counts), counts)), self.dropout, self.training
-            )
+            x = dropout(F.relu(norm(layer(x, counts), counts)), self.dropout, self.training)
         return x
 
 
@@ -281,9 +250,7 @@ class STAR(nn.Module):
         self.head = StarLinear(num_domains, hidden[-1], config.out_dim)
 
     def forward(self, x: Tensor, f_domain: Tensor, counts: Sequence[int]) -> Tensor:
-        return self.head(
-            self.network(self.input_norm(x.flatten(1), counts), counts), counts
-        )
+        return self.head(self.network(self.input_norm(x.flatten(1), counts), counts), counts)
 
 
 def own_network(x: Tensor, counts: Sequence[int]) -> Tensor:

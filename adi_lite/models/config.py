@@ -6,9 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-Method = Literal[
-    "dnn_single", "dnn", "shared_bottom", "cross_stitch", "mmoe", "ple", "star", "adi"
-]
+Method = Literal["dnn_single", "dnn", "shared_bottom", "cross_stitch", "mmoe", "ple", "star", "adi"]
 
 
 class ModelConfig(BaseModel):
@@ -22,6 +20,8 @@ class ModelConfig(BaseModel):
     # The frame, the same for every method.
     user: Literal["id", "history", "both"] = "both"
     """Users as an id embedding, as a bag of their past items, or both."""
+    tie_history: bool = False
+    """Past items are embedded with the item tower's own table, not with one for themselves."""
     dim: int = Field(64, ge=1)
     """Width e of an embedded field."""
     out_dim: int = Field(64, ge=1)
@@ -74,17 +74,13 @@ class ModelConfig(BaseModel):
     @classmethod
     def _positive_widths(cls, hidden: tuple[int, ...]) -> tuple[int, ...]:
         if not hidden or min(hidden) < 1:
-            raise ValueError(
-                f"hidden needs at least one width, all of them positive; got {hidden}"
-            )
+            raise ValueError(f"hidden needs at least one width, all of them positive; got {hidden}")
         return hidden
 
     @model_validator(mode="after")
     def _fits(self) -> ModelConfig:
         if self.residual and self.out_dim != self.dim:
-            raise ValueError(
-                f"residual needs out_dim == dim, got {self.out_dim} and {self.dim}"
-            )
+            raise ValueError(f"residual needs out_dim == dim, got {self.out_dim} and {self.dim}")
         if self.method != "adi":
             own = {
                 "fusion": "concat",
@@ -94,15 +90,9 @@ class ModelConfig(BaseModel):
             }
             for name, default in own.items():
                 if getattr(self, name) != default:
-                    raise ValueError(
-                        f"{name} belongs to method 'adi', not to {self.method!r}"
-                    )
-        if self.fusion == "network_mul" and (
-            self.num_shared != 1 or self.se_placement == "network"
-        ):
-            raise ValueError(
-                "fusion 'network_mul' has one shared network, and no SE-block of its own in each network"
-            )
+                    raise ValueError(f"{name} belongs to method 'adi', not to {self.method!r}")
+        if self.fusion == "network_mul" and (self.num_shared != 1 or self.se_placement == "network"):
+            raise ValueError("fusion 'network_mul' has one shared network, and no SE-block of its own in each network")
         return self
 
     @property

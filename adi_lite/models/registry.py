@@ -66,9 +66,7 @@ def tower_widths(config: ModelConfig, num_domains: int, fields: int) -> tuple[in
 
 
 @lru_cache(maxsize=256)
-def _closest_widths(
-    config: ModelConfig, num_domains: int, fields: int, target: float
-) -> tuple[int, ...]:
+def _closest_widths(config: ModelConfig, num_domains: int, fields: int, target: float) -> tuple[int, ...]:
     def scaled(first: int) -> tuple[int, ...]:
         return tuple(max(1, round(first * h / config.hidden[0])) for h in config.hidden)
 
@@ -88,24 +86,16 @@ def _closest_widths(
 
 
 @lru_cache(maxsize=4096)
-def network_size(
-    config: ModelConfig, num_domains: int, fields: int, hidden: tuple[int, ...]
-) -> int:
+def network_size(config: ModelConfig, num_domains: int, fields: int, hidden: tuple[int, ...]) -> int:
     """Parameters of one tower's network, without its embeddings. Counted on the meta device: nothing is allocated."""
     with torch.device("meta"):
-        return sum(
-            p.numel() for p in _make(config, num_domains, fields, hidden).parameters()
-        )
+        return sum(p.numel() for p in _make(config, num_domains, fields, hidden).parameters())
 
 
-def _make(
-    config: ModelConfig, num_domains: int, fields: int, hidden: Sequence[int]
-) -> nn.Module:
+def _make(config: ModelConfig, num_domains: int, fields: int, hidden: Sequence[int]) -> nn.Module:
     norms: dict[str, Norm] = {
         "dsbn": partial(DomainBatchNorm, num_domains),
         "bn": BatchNorm,
         "none": lambda features: NoNorm(),
     }
-    return NETWORKS[config.method](
-        config, num_domains, fields, hidden, norms[config.norm_kind]
-    )
+    return NETWORKS[config.method](config, num_domains, fields, hidden, norms[config.norm_kind])

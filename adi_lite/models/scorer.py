@@ -39,10 +39,7 @@ class ModelScorer:
         """(n, width) vectors of the domain's catalogue, in its order; computed once."""
         if domain not in self._items:
             model, rows = self._model(domain), self.data.catalogues[domain]
-            parts = [
-                model.item_vectors(self.inputs.items_in(r, domain))
-                for r in rows.split(self.chunk)
-            ]
+            parts = [model.item_vectors(self.inputs.items_in(r, domain)) for r in rows.split(self.chunk)]
             self._items[domain] = torch.cat(parts)
         return self._items[domain]
 
@@ -50,12 +47,7 @@ class ModelScorer:
     def user_vectors(self, users: Tensor, domain: int) -> Tensor:
         """(n, width) vectors of users in a domain."""
         model = self._model(domain)
-        return torch.cat(
-            [
-                model.user_vectors(self.inputs.users_in(u, domain))
-                for u in users.split(self.chunk)
-            ]
-        )
+        return torch.cat([model.user_vectors(self.inputs.users_in(u, domain)) for u in users.split(self.chunk)])
 
     def scores(self, users: Tensor, domain: int) -> Tensor:
         """(n, size of the catalogue) scores, higher is better."""
@@ -77,6 +69,4 @@ class ModelScorer:
         try:
             return self.models[domain]
         except KeyError:
-            raise ValueError(
-                f"no model was trained for domain {self.data.domains[domain]!r}"
-            ) from None
+            raise ValueError(f"no model was trained for domain {self.data.domains[domain]!r}") from None

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from adi_lite.data.batches import Inputs
+from adi_lite.data.batches import HISTORY, Inputs
 from adi_lite.data.schema import Feature, Schema
 from adi_lite.models.config import ModelConfig
 from adi_lite.models.registry import build_network
-from adi_lite.nn.embedding import FeatureEmbedding
+from adi_lite.nn.embedding import FeatureEmbedding, module_key
 
 USER_ID, ITEM_ID = "user_id", "item_id"
 """Names of the features that identify a row."""
@@ -38,11 +38,7 @@ class Tower(nn.Module):
         )
         self.network = build_network(config, num_domains, self.embedding.num_fields)
         self.final_relu = config.final_relu
-        self.gain = (
-            nn.Parameter(torch.tensor(config.residual_gain))
-            if config.residual
-            else None
-        )
+        self.gain = nn.Parameter(torch.tensor(config.residual_gain)) if config.residual else None
 
     def forward(self, inputs: Inputs) -> Tensor:
         fields, f_domain = self.embedding(inputs)
@@ -69,19 +65,20 @@ class TwoTower(nn.Module):
     def __init__(self, config: ModelConfig, schema: Schema, num_items: int) -> None:
         super().__init__()
         self.config = config
-        self.user = Tower(
-            config, schema.num_domains, *_user_fields(config, schema, num_items)
-        )
+        self.user = Tower(config, schema.num_domains, *_user_fields(config, schema, num_items))
         self.item = Tower(config, schema.num_domains, schema.item, None)
         self.num_domains = schema.num_domains
+        if config.tie_history and config.user != "id":
+            table = module_key(ITEM_ID)
+            if table not in self.item.embedding.tables:
+                raise ValueError(f"tie_history needs an item feature called {ITEM_ID!r}")
+            self.user.embedding.tables[HISTORY] = self.item.embedding.tables[table]
         self.bias: nn.Embedding | None = None
         if config.item_bias:
             codes = next((f.size for f in schema.item if f.name == ITEM_ID), None)
             if codes is None:
                 raise ValueError(f"item_bias needs an item feature called {ITEM_ID!r}")
-            self.bias = nn.Embedding(
-                codes * schema.num_domains, 1, sparse=config.sparse_embeddings
-            )
+            self.bias = nn.Embedding(codes * schema.num_domains, 1, sparse=config.sparse_embeddings)
             nn.init.zeros_(self.bias.weight)
 
     def user_vectors(self, inputs: Inputs) -> Tensor:
@@ -89,9 +86,7 @@ class TwoTower(nn.Module):
         out = self.user(inputs)
         if self.config.similarity == "cosine":
             out = F.normalize(out, dim=1) / self.config.temperature
-        return (
-            out if self.bias is None else torch.cat([out, out.new_ones(len(out), 1)], 1)
-        )
+        return out if self.bias is None else torch.cat([out, out.new_ones(len(out), 1)], 1)
 
     def item_vectors(self, inputs: Inputs) -> Tensor:
         """(b, width) vectors of items in their domains."""
@@ -111,23 +106,15 @@ class TwoTower(nn.Module):
     def num_parameters(self) -> dict[str, int]:
         """Parameters of the embedding tables (``embeddings``) and of everything else (``networks``)."""
         tables = [*self.user.embedding.parameters(), *self.item.embedding.parameters()]
-        embeddings = sum(p.numel() for p in tables) + (
-            self.bias.weight.numel() if self.bias is not None else 0
-        )
+        embeddings = sum(p.numel() for p in tables) + (self.bias.weight.numel() if self.bias is not None else 0)
         return {
             "networks": sum(p.numel() for p in self.parameters()) - embeddings,
             "embeddings": embeddings,
         }
 
 
-def _user_fields(
-    config: ModelConfig, schema: Schema, num_items: int
-) -> tuple[tuple[Feature, ...], int | None]:
+def _user_fields(config: ModelConfig, schema: Schema, num_items: int) -> tuple[tuple[Feature, ...], int | None]:
     if config.user != "id" and not schema.history:
-        raise ValueError(
-            f"user={config.user!r} needs a data set with histories; use user='id'"
-        )
-    features = tuple(
-        f for f in schema.user if config.user != "history" or f.name != USER_ID
-    )
+        raise ValueError(f"user={config.user!r} needs a data set with histories; use user='id'")
+    features = tuple(f for f in schema.user if config.user != "history" or f.name != USER_ID)
     return features, (num_items if config.user != "id" else None)

@@ -30,9 +30,7 @@ class LinearAdaptation(nn.Module):
         self.bias = nn.Parameter(torch.zeros(num_domains, fields, dim))
 
     def forward(self, x: Tensor, counts: Sequence[int]) -> Tensor:
-        return torch.addcmul(
-            by_domain(self.bias, counts), by_domain(self.weight, counts), x
-        )
+        return torch.addcmul(by_domain(self.bias, counts), by_domain(self.weight, counts), x)
 
     def weights(self, x: Tensor, counts: Sequence[int]) -> Tensor:
         """(b, f) mean absolute factor of each field."""
@@ -71,9 +69,7 @@ class SEBlock(nn.Module):
     The scores start near 1, so that training starts from the features as they are.
     """
 
-    def __init__(
-        self, networks: int, fields: int, *, reduction: int = 2, sigmoid: bool = False
-    ) -> None:
+    def __init__(self, networks: int, fields: int, *, reduction: int = 2, sigmoid: bool = False) -> None:
         super().__init__()
         hidden = max(1, fields // reduction)
         self.networks, self.sigmoid = networks, sigmoid

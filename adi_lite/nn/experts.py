@@ -41,11 +41,7 @@ class SharedNetworks(nn.Module):
     def weights(self, f_domain: Tensor) -> Tensor:
         """(b, K) mixing weights; they sum to 1."""
         scores = self.gate(f_domain).squeeze(-1)
-        return (
-            torch.softmax(scores, 1)
-            if self.kind == "softmax"
-            else scores / scores.sum(1, keepdim=True)
-        )
+        return torch.softmax(scores, 1) if self.kind == "softmax" else scores / scores.sum(1, keepdim=True)
 
     def forward(self, x: Tensor, f_domain: Tensor, counts: Sequence[int]) -> Tensor:
         out = self.mlp(x, counts)  # (b, K, out)
@@ -57,7 +53,5 @@ class SharedNetworks(nn.Module):
 class SpecificNetworks(StackedMLP):
     """One network for each domain, which sees the rows of its domain only (Eq. 10). Shapes: (b, in) -> (b, out)."""
 
-    def __init__(
-        self, num_domains: int, sizes: Sequence[int], norm: Norm, **options
-    ) -> None:
+    def __init__(self, num_domains: int, sizes: Sequence[int], norm: Norm, **options) -> None:
         super().__init__(num_domains, sizes, norm, routed=True, **options)

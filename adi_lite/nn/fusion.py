@@ -21,18 +21,14 @@ class ConcatFusion(nn.Module):
     Shapes: E_spec, E_shared (b, h), f_domain (b, gate_size), rows sorted by domain -> (b, 3 h).
     """
 
-    def __init__(
-        self, num_domains: int, gate_size: int, width: int, *, per_feature: bool = True
-    ) -> None:
+    def __init__(self, num_domains: int, gate_size: int, width: int, *, per_feature: bool = True) -> None:
         super().__init__()
         self.out_size = 3 * width
         units = width if per_feature else 1
         self.gate_specific = StackedLinear(num_domains, gate_size, units)
         self.gate_shared = StackedLinear(num_domains, gate_size, units)
 
-    def forward(
-        self, specific: Tensor, shared: Tensor, f_domain: Tensor, counts: Sequence[int]
-    ) -> Tensor:
+    def forward(self, specific: Tensor, shared: Tensor, f_domain: Tensor, counts: Sequence[int]) -> Tensor:
         a = torch.sigmoid(self.gate_specific.routed(f_domain, counts)) * specific
         b = torch.sigmoid(self.gate_shared.routed(f_domain, counts)) * shared
         return torch.cat([a, a * b, b], dim=1)
@@ -41,19 +37,13 @@ class ConcatFusion(nn.Module):
 class SumFusion(nn.Module):
     """SUM (Eq. 14, 15): ``a * E_spec + (1 - a) * E_shared``, ``a`` gated by domain. Shapes as above -> (b, h)."""
 
-    def __init__(
-        self, num_domains: int, gate_size: int, width: int, *, per_feature: bool = False
-    ) -> None:
+    def __init__(self, num_domains: int, gate_size: int, width: int, *, per_feature: bool = False) -> None:
         super().__init__()
         self.out_size = width
         self.gate = StackedLinear(num_domains, gate_size, width if per_feature else 1)
 
-    def forward(
-        self, specific: Tensor, shared: Tensor, f_domain: Tensor, counts: Sequence[int]
-    ) -> Tensor:
-        return torch.lerp(
-            shared, specific, torch.sigmoid(self.gate.routed(f_domain, counts))
-        )
+    def forward(self, specific: Tensor, shared: Tensor, f_domain: Tensor, counts: Sequence[int]) -> Tensor:
+        return torch.lerp(shared, specific, torch.sigmoid(self.gate.routed(f_domain, counts)))
 
 
 class StarLinear(nn.Module):
@@ -71,6 +61,4 @@ class StarLinear(nn.Module):
         self.bias = nn.Parameter(torch.zeros(num_domains, out_size))
 
     def forward(self, x: Tensor, counts: Sequence[int]) -> Tensor:
-        return route(
-            x, counts, self.shared.weight * self.weight, self.shared.bias + self.bias
-        )
+        return route(x, counts, self.shared.weight * self.weight, self.shared.bias + self.bias)

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from adi_lite.nn.dropout import dropout
+
 Norm = Callable[[int], nn.Module]
 """Makes a normalisation layer for a number of features; see :mod:`adi_lite.nn.normalization`."""
 
@@ -34,30 +36,18 @@ class StackedLinear(nn.Module):
     def __init__(self, networks: int, in_size: int, out_size: int) -> None:
         super().__init__()
         self.networks, self.in_size, self.out_size = networks, in_size, out_size
-        bound = 1.0 / math.sqrt(
-            in_size
-        )  # as torch.nn.Linear, and different in every network
-        self.weight = nn.Parameter(
-            torch.empty(networks, in_size, out_size).uniform_(-bound, bound)
-        )
-        self.bias = nn.Parameter(
-            torch.empty(networks, out_size).uniform_(-bound, bound)
-        )
+        bound = 1.0 / math.sqrt(in_size)  # as torch.nn.Linear, and different in every network
+        self.weight = nn.Parameter(torch.empty(networks, in_size, out_size).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(networks, out_size).uniform_(-bound, bound))
 
     def forward(self, x: Tensor) -> Tensor:
         """Every network on every row: x (b, in), or (b, networks, in) for an input of its own -> (b, networks, out)."""
         if x.dim() == 2:
-            flat = self.weight.transpose(0, 1).reshape(
-                self.in_size, -1
-            )  # (in, networks * out): one multiplication
-            return torch.addmm(self.bias.flatten(), x, flat).unflatten(
-                1, (self.networks, self.out_size)
-            )
+            flat = self.weight.transpose(0, 1).reshape(self.in_size, -1)  # (in, networks * out): one multiplication
+            return torch.addmm(self.bias.flatten(), x, flat).unflatten(1, (self.networks, self.out_size))
         if self.networks == 1:
             return torch.addmm(self.bias[0], x[:, 0], self.weight[0]).unsqueeze(1)
-        return torch.baddbmm(
-            self.bias.unsqueeze(1), x.transpose(0, 1), self.weight
-        ).transpose(0, 1)
+        return torch.baddbmm(self.bias.unsqueeze(1), x.transpose(0, 1), self.weight).transpose(0, 1)
 
     def routed(self, x: Tensor, counts: Sequence[int]) -> Tensor:
         """Each row through the network of its domain: x (b, in), sorted by domain -> (b, out)."""
@@ -71,21 +61,14 @@ def route(x: Tensor, counts: Sequence[int], weight: Tensor, bias: Tensor) -> Ten
     # unbind, not indexing: its gradient is one stack, where indexing would fill a zero tensor for every domain.
     parts = [
         torch.addmm(b, rows, w)
-        for rows, w, b in zip(
-            x.split(list(counts)), weight.unbind(0), bias.unbind(0), strict=True
-        )
+        for rows, w, b in zip(x.split(list(counts)), weight.unbind(0), bias.unbind(0), strict=True)
     ]
     return torch.cat(parts)
 
 
 def by_domain(parameter: Tensor, counts: Sequence[int]) -> Tensor:
     """One row of ``parameter`` (D, ...) for each row of a batch that is sorted by domain -> (b, ...)."""
-    return torch.cat(
-        [
-            p.expand(n, *p.shape)
-            for p, n in zip(parameter.unbind(0), counts, strict=True)
-        ]
-    )
+    return torch.cat([p.expand(n, *p.shape) for p, n in zip(parameter.unbind(0), counts, strict=True)])
 
 
 class StackedMLP(nn.Module):
@@ -112,9 +95,7 @@ class StackedMLP(nn.Module):
             dropout,
             final_activation,
         )
-        self.layers = nn.ModuleList(
-            StackedLinear(networks, i, o) for i, o in itertools.pairwise(sizes)
-        )
+        self.layers = nn.ModuleList(StackedLinear(networks, i, o) for i, o in itertools.pairwise(sizes))
         width = 1 if routed else networks
         last = len(sizes) - 1 if final_activation else len(sizes) - 2
         self.norms = nn.ModuleList(norm(width * o) for o in sizes[1 : last + 1])
@@ -126,5 +107,5 @@ class StackedMLP(nn.Module):
             if i < len(self.norms):
                 shape = x.shape
                 x = F.relu(self.norms[i](x.flatten(1), counts)).view(shape)
-                x = F.dropout(x, self.dropout, self.training)
+                x = dropout(x, self.dropout, self.training)
         return x

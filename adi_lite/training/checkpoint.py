@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -32,7 +33,8 @@ def save(path: Path, tensors: Mapping[str, Tensor], about: Mapping) -> None:
     text = json.dumps({"format": FORMAT, "version": __version__, **about})
     try:
         save_file(
-            {k: v.detach().contiguous() for k, v in tensors.items()},
+            # A table that two towers share has two names; safetensors wants a copy for each.
+            {k: v.detach().clone(memory_format=torch.contiguous_format) for k, v in tensors.items()},
             partial,
             {"adi_lite": text},
         )
@@ -50,17 +52,11 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict]:
             about = json.loads((file.metadata() or {}).get("adi_lite", "null"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except (SafetensorError, json.JSONDecodeError) as error:
-        raise CheckpointError(
-            f"{path} is damaged or no safetensors file: {error}"
-        ) from None
+        raise CheckpointError(f"{path} is damaged or no safetensors file: {error}") from None
     if about is None:
-        raise CheckpointError(
-            f"{path} was not written by adi_lite: it lacks the description"
-        )
+        raise CheckpointError(f"{path} was not written by adi_lite: it lacks the description")
     if about["format"] != FORMAT:
-        raise CheckpointError(
-            f"{path} has format {about['format']}, this version reads format {FORMAT}"
-        )
+        raise CheckpointError(f"{path} has format {about['format']}, this version reads format {FORMAT}")
     return tensors, about
 
 
@@ -84,20 +80,14 @@ def describe_model(model: TwoTower, config: Config, data: MultiDomainDataset) ->
     }
 
 
-def build_from(
-    about: Mapping, tensors: Mapping[str, Tensor], path: Path
-) -> tuple[TwoTower, Config]:
+def build_from(about: Mapping, tensors: Mapping[str, Tensor], path: Path) -> tuple[TwoTower, Config]:
     """The model that a checkpoint describes, with its weights."""
     config = Config.model_validate(about["config"])
-    model = TwoTower(
-        config.model, Schema.from_dict(about["schema"]), about["num_items"]
-    )
+    model = TwoTower(config.model, Schema.from_dict(about["schema"]), about["num_items"])
     try:
         model.load_state_dict(dict(tensors))
     except RuntimeError as error:
-        raise CheckpointError(
-            f"{path} does not hold the model that it describes: {error}"
-        ) from None
+        raise CheckpointError(f"{path} does not hold the model that it describes: {error}") from None
     return model.eval(), config
 
 
@@ -105,9 +95,7 @@ def check_fits(about: Mapping, data: MultiDomainDataset, path: Path) -> None:
     """Refuse a checkpoint of other data, in a sentence."""
     domains = tuple(about["schema"]["domains"])
     if domains != data.domains:
-        raise CheckpointError(
-            f"{path} was trained on the domains {', '.join(domains)}, not {', '.join(data.domains)}"
-        )
+        raise CheckpointError(f"{path} was trained on the domains {', '.join(domains)}, not {', '.join(data.domains)}")
     if about["fingerprint"] != fingerprint(data):
         raise CheckpointError(
             f"{path} was trained on other data ({about['data']!r}): its users, items or features are not those of {data.name!r}"

@@ -57,9 +57,7 @@ class TrainConfig(BaseModel):
     the log Q correction (Eq. 4, 5); a domain whose catalogue is no larger than ``num_negatives`` gets the full softmax,
     which is exact and cheaper."""
     num_negatives: int = Field(1024, ge=1)
-    sampler: Literal["uniform", "popularity", "log_uniform", "in_batch", "mixed"] = (
-        "uniform"
-    )
+    sampler: Literal["uniform", "popularity", "log_uniform", "in_batch", "mixed"] = "uniform"
     """``in_batch``: the other positives of the batch, of the same domain. ``mixed``: those and uniform ones."""
     sampler_alpha: float = Field(0.75, ge=0)
     """Exponent of the ``popularity`` sampler."""
@@ -90,13 +88,9 @@ class TrainConfig(BaseModel):
             "uniform",
             None,
         ):
-            raise ValueError(
-                "fixed_negatives needs loss 'sampled', sampler 'uniform' and no self_training"
-            )
+            raise ValueError("fixed_negatives needs loss 'sampled', sampler 'uniform' and no self_training")
         if self.double_softmax and not self.fixed_negatives:
-            raise ValueError(
-                "double_softmax belongs to fixed_negatives, the settings used in public"
-            )
+            raise ValueError("double_softmax belongs to fixed_negatives, the settings used in public")
         return self
 
 
@@ -126,7 +120,5 @@ class Config(BaseModel):
             elif name in train:
                 train[name] = value
             else:
-                raise ValueError(
-                    f"unknown setting {name!r}; the settings are {', '.join([*model, *train])}"
-                )
+                raise ValueError(f"unknown setting {name!r}; the settings are {', '.join([*model, *train])}")
         return Config.model_validate({"model": model, "train": train})

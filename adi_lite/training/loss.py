@@ -45,20 +45,14 @@ def sampled_softmax(
         (b,) losses.
     """
     if negatives.shape != (len(positive), len(log_q)):
-        raise ValueError(
-            f"negatives must be (b, m) = {(len(positive), len(log_q))}, got {tuple(negatives.shape)}"
-        )
+        raise ValueError(f"negatives must be (b, m) = {(len(positive), len(log_q))}, got {tuple(negatives.shape)}")
     negatives = negatives - log_q
     if len(hits):
-        negatives = negatives.index_put(
-            (hits[:, 0], hits[:, 1]), negatives.new_tensor(-torch.inf)
-        )
+        negatives = negatives.index_put((hits[:, 0], hits[:, 1]), negatives.new_tensor(-torch.inf))
     if log_q_positive is not None:
         positive = positive - log_q_positive
     logits = torch.cat([positive.unsqueeze(1), negatives], 1)
-    return F.cross_entropy(
-        logits, logits.new_zeros(len(logits), dtype=torch.int64), reduction="none"
-    )
+    return F.cross_entropy(logits, logits.new_zeros(len(logits), dtype=torch.int64), reduction="none")
 
 
 def double_softmax(positive: Tensor, negatives: Tensor) -> Tensor:
@@ -93,7 +87,5 @@ def accidental_hits(positive_ids: Tensor, negative_ids: Tensor) -> Tensor:
     left = torch.searchsorted(ordered, positive_ids)
     count = torch.searchsorted(ordered, positive_ids, right=True) - left
     row = torch.repeat_interleave(torch.arange(len(positive_ids)), count)
-    within = torch.arange(len(row)) - torch.repeat_interleave(
-        count.cumsum(0) - count, count
-    )
+    within = torch.arange(len(row)) - torch.repeat_interleave(count.cumsum(0) - count, count)
     return torch.stack([row, column[left[row] + within]], 1)

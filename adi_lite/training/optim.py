@@ -26,36 +26,22 @@ class RowwiseAdagrad(Optimizer):
                 if p.grad is None:
                     continue
                 if not p.grad.is_sparse:
-                    raise ValueError(
-                        "RowwiseAdagrad needs sparse gradients: make the table with sparse=True"
-                    )
+                    raise ValueError("RowwiseAdagrad needs sparse gradients: make the table with sparse=True")
                 grad = p.grad.coalesce()
                 rows, values = grad.indices()[0], grad.values()
                 state = self.state[p]
                 if not state:
                     state["sum"] = torch.zeros(len(p), dtype=p.dtype, device=p.device)
                 state["sum"].index_add_(0, rows, values.pow(2).mean(1))
-                scale = (
-                    state["sum"][rows]
-                    .sqrt()
-                    .add_(group["eps"])
-                    .reciprocal_()
-                    .unsqueeze(1)
-                )
+                scale = state["sum"][rows].sqrt().add_(group["eps"]).reciprocal_().unsqueeze(1)
                 p.index_add_(0, rows, values * scale, alpha=-group["lr"])
 
 
 def build_optimizers(model: nn.Module, config: TrainConfig) -> list[Optimizer]:
     """The optimizers of a model; every parameter belongs to exactly one."""
-    tables = {
-        id(m.weight)
-        for m in model.modules()
-        if isinstance(m, nn.Embedding) and m.sparse
-    }
+    tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding) and m.sparse}
     sparse = [p for p in model.parameters() if id(p) in tables]
-    embedding = {
-        id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)
-    } - tables
+    embedding = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)} - tables
     lr = config.learning_rate
     groups = [
         {
@@ -63,9 +49,7 @@ def build_optimizers(model: nn.Module, config: TrainConfig) -> list[Optimizer]:
             "lr": config.embedding_learning_rate or lr,
         },
         {
-            "params": [
-                p for p in model.parameters() if id(p) not in embedding | tables
-            ],
+            "params": [p for p in model.parameters() if id(p) not in embedding | tables],
             "weight_decay": config.weight_decay,
         },
     ]
@@ -86,15 +70,11 @@ def optimizer_tensors(optimizers: list[Optimizer]) -> dict[str, Tensor]:
     for o, optimizer in enumerate(optimizers):
         for p, state in optimizer.state_dict()["state"].items():
             for name, value in state.items():
-                out[f"{o}.{p}.{name}"] = (
-                    value if isinstance(value, Tensor) else torch.tensor(value)
-                )
+                out[f"{o}.{p}.{name}"] = value if isinstance(value, Tensor) else torch.tensor(value)
     return out
 
 
-def load_optimizer_tensors(
-    optimizers: list[Optimizer], tensors: dict[str, Tensor]
-) -> None:
+def load_optimizer_tensors(optimizers: list[Optimizer], tensors: dict[str, Tensor]) -> None:
     """Put back what :func:`optimizer_tensors` gave."""
     for o, optimizer in enumerate(optimizers):
         whole = optimizer.state_dict()
@@ -104,7 +84,5 @@ def load_optimizer_tensors(
             if int(which) == o:
                 # SparseAdam counts its steps in a plain int.
                 plain = isinstance(optimizer, SparseAdam) and name == "step"
-                whole["state"].setdefault(int(p), {})[name] = (
-                    int(value) if plain else value
-                )
+                whole["state"].setdefault(int(p), {})[name] = int(value) if plain else value
         optimizer.load_state_dict(whole)

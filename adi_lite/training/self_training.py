@@ -44,20 +44,14 @@ class SelfTraining:
 
     def _pairs(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """All (row of the batch, other domain that can show its item), sorted by domain: two (k,) tensors."""
-        possible = self.shown[:, batch.item] & (
-            torch.arange(self.num_domains).unsqueeze(1) != batch.domain
-        )
+        possible = self.shown[:, batch.item] & (torch.arange(self.num_domains).unsqueeze(1) != batch.domain)
         target, source = possible.nonzero(as_tuple=True)
         return source, target
 
     def _scores(self, model: TwoTower, pairs: Batch) -> Tensor:
         """(k,) f(u, v | j), line 9 of Algorithm 1, or its probability among the batch's items of domain j."""
-        users = model.user_vectors(
-            self.inputs.users(pairs.user, pairs.domain, pairs.counts, target=pairs.item)
-        )
-        items = model.item_vectors(
-            self.inputs.items(pairs.item, pairs.domain, pairs.counts)
-        )
+        users = model.user_vectors(self.inputs.users(pairs.user, pairs.domain, pairs.counts, target=pairs.item))
+        items = model.item_vectors(self.inputs.items(pairs.item, pairs.domain, pairs.counts))
         scores = (users * items).sum(1)
         if self.config.score == "logit":
             return scores
@@ -66,9 +60,7 @@ class SelfTraining:
             items.split(list(pairs.counts)),
             strict=True,
         )
-        return scores - torch.cat(
-            [torch.logsumexp(u @ v.T, 1) for u, v in parts if len(u)]
-        )
+        return scores - torch.cat([torch.logsumexp(u @ v.T, 1) for u, v in parts if len(u)])
 
     def _top(
         self,
@@ -102,8 +94,5 @@ def take(batch: Batch, rows: Tensor, domain: Tensor, num_domains: int) -> Batch:
 
 def merge(batch: Batch, pseudo: Batch, num_domains: int) -> Batch:
     """Real and pseudo records in one batch sorted by domain; ``record`` is -1 for the latter."""
-    parts = [
-        torch.cat([getattr(b, name) for b in (batch, pseudo)])
-        for name in ("user", "item", "domain", "record")
-    ]
+    parts = [torch.cat([getattr(b, name) for b in (batch, pseudo)]) for name in ("user", "item", "domain", "record")]
     return sort_by_domain(*parts, num_domains)

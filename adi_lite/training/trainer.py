@@ -92,9 +92,7 @@ def load_trained(folder: Path, data: MultiDomainDataset) -> Trained:
     if not parts[0].exists():
         parts = [folder / name / checkpoint.MODEL_FILE for name in data.domains]
     if not all(p.exists() for p in parts):
-        raise checkpoint.CheckpointError(
-            f"no finished model in {folder}: it has no {checkpoint.MODEL_FILE}"
-        )
+        raise checkpoint.CheckpointError(f"no finished model in {folder}: it has no {checkpoint.MODEL_FILE}")
     models, about = [], {}
     for path in parts:
         tensors, about = checkpoint.load(path)
@@ -134,9 +132,7 @@ class _Run:
             if train.fixed_negatives
             else Objective(data, train)
         )
-        self.self_training = train.self_training and SelfTraining(
-            data, train.self_training
-        )
+        self.self_training = train.self_training and SelfTraining(data, train.self_training)
         self.epochs: list[dict] = []
         self.best_epoch, self.best_metric, self.best_weights = 0, -1.0, {}
         if resume and out is not None and (out / checkpoint.RESUME_FILE).exists():
@@ -149,9 +145,7 @@ class _Run:
             self.epochs.append(record)
             if train.patience is not None and record["valid"] > self.best_metric:
                 self.best_epoch, self.best_metric = record["epoch"], record["valid"]
-                self.best_weights = {
-                    k: v.clone() for k, v in self.model.state_dict().items()
-                }
+                self.best_weights = {k: v.clone() for k, v in self.model.state_dict().items()}
             if self.out is not None:
                 self._save()
             if self.progress is not None:
@@ -162,17 +156,11 @@ class _Run:
             self.model.load_state_dict(self.best_weights)
         self.model.eval()
         if self.out is not None:
-            checkpoint.save(
-                self.out / checkpoint.MODEL_FILE, self.model.state_dict(), self._about()
-            )
+            checkpoint.save(self.out / checkpoint.MODEL_FILE, self.model.state_dict(), self._about())
 
     def _stop(self) -> bool:
         patience = self.config.train.patience
-        return (
-            patience is not None
-            and bool(self.epochs)
-            and len(self.epochs) - 1 - self.best_epoch >= patience
-        )
+        return patience is not None and bool(self.epochs) and len(self.epochs) - 1 - self.best_epoch >= patience
 
     def _epoch(self, epoch: int) -> dict:
         train = self.config.train
@@ -181,21 +169,15 @@ class _Run:
         self.model.train()
         total = pseudo = 0.0
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(
-                generator.initial_seed()
-            )  # dropout has no generator of its own
+            torch.manual_seed(generator.initial_seed())  # dropout has no generator of its own
             for step, batch in enumerate(
-                iterate_batches(
-                    self.data, train.batch_size, generator, shuffle=train.shuffle
-                )
+                iterate_batches(self.data, train.batch_size, generator, shuffle=train.shuffle)
             ):
                 self._schedule(epoch, step)
                 size = len(batch)
                 if self.self_training:
                     portion = train.self_training.portion_at(epoch)
-                    labels = self.self_training.pseudo_labels(
-                        self.model, batch, portion
-                    )
+                    labels = self.self_training.pseudo_labels(self.model, batch, portion)
                     batch = merge(batch, labels, self.data.num_domains)
                     pseudo += len(labels)
                 losses = self.objective(self.model, batch, generator)
@@ -229,10 +211,7 @@ class _Run:
         """Eq. (27): the sum over records plus, weighted, the sum over pseudo-labels."""
         if not self.self_training:
             return losses.sum()
-        return (
-            torch.where(record < 0, self.config.train.self_training.weight, 1.0)
-            @ losses
-        )
+        return torch.where(record < 0, self.config.train.self_training.weight, 1.0) @ losses
 
     def _schedule(self, epoch: int, step: int) -> None:
         if self.config.train.schedule == "constant":
@@ -244,18 +223,10 @@ class _Run:
                 group["lr"] = rate * left
 
     def _validate(self) -> float:
-        scorer = ModelScorer(
-            dict.fromkeys(range(self.data.num_domains), self.model), self.data
-        )
+        scorer = ModelScorer(dict.fromkeys(range(self.data.num_domains), self.model), self.data)
         protocol = "candidates" if "valid" in self.data.candidates else "corpus"
-        k = (
-            int(self.config.train.metric.split("@")[1])
-            if "@" in self.config.train.metric
-            else 10
-        )
-        value = evaluate(
-            scorer, self.data, "valid", protocol=protocol, ks=(k,)
-        ).average()[self.config.train.metric]
+        k = int(self.config.train.metric.split("@")[1]) if "@" in self.config.train.metric else 10
+        value = evaluate(scorer, self.data, "valid", protocol=protocol, ks=(k,)).average()[self.config.train.metric]
         return float(value)
 
     def _about(self) -> dict:
@@ -270,9 +241,7 @@ class _Run:
     def _save(self) -> None:
         tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
         tensors |= {f"best.{k}": v for k, v in self.best_weights.items()}
-        tensors |= {
-            f"optimizer.{k}": v for k, v in optimizer_tensors(self.optimizers).items()
-        }
+        tensors |= {f"optimizer.{k}": v for k, v in optimizer_tensors(self.optimizers).items()}
         checkpoint.save(self.out / checkpoint.RESUME_FILE, tensors, self._about())
 
     def _load(self, path: Path) -> None:
@@ -301,9 +270,7 @@ def _generator(seed: int, purpose: int | str) -> torch.Generator:
     import numpy as np
 
     key = purpose if isinstance(purpose, int) else sum(purpose.encode()) + 1_000_000
-    return torch.Generator().manual_seed(
-        int(np.random.SeedSequence([seed, key]).generate_state(1, np.uint64)[0] >> 1)
-    )
+    return torch.Generator().manual_seed(int(np.random.SeedSequence([seed, key]).generate_state(1, np.uint64)[0] >> 1))
 
 
 def _check(data: MultiDomainDataset, config: Config) -> None:
@@ -311,6 +278,4 @@ def _check(data: MultiDomainDataset, config: Config) -> None:
         if not bool((data.train.domain == d).any()):
             raise ValueError(f"domain {name!r} is empty: it has no training records")
     if config.train.patience is not None and len(data.valid) == 0:
-        raise ValueError(
-            "early stopping (patience) needs a validation split, and this data set has none"
-        )
+        raise ValueError("early stopping (patience) needs a validation split, and this data set has none")
