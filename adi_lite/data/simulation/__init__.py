@@ -1,0 +1,1 @@
+"""The parts of :mod:`adi_lite.data.simulator`."""
