@@ -105,7 +105,8 @@ class TwoTower(nn.Module):
 
     def num_parameters(self) -> dict[str, int]:
         """Parameters of the embedding tables (``embeddings``) and of everything else (``networks``)."""
-        tables = [*self.user.embedding.parameters(), *self.item.embedding.parameters()]
+        both = [*self.user.embedding.parameters(), *self.item.embedding.parameters()]
+        tables = {id(p): p for p in both}.values()  # a tied table belongs to both towers
         embeddings = sum(p.numel() for p in tables) + (self.bias.weight.numel() if self.bias is not None else 0)
         return {
             "networks": sum(p.numel() for p in self.parameters()) - embeddings,
