@@ -7,11 +7,13 @@ from collections.abc import Callable
 
 from adi_lite.data.schema import MultiDomainDataset
 from adi_lite.data.xmarket import load_xmarket
+from adi_lite.data.xmarket_sample import load_xmarket_sample
 
 Loader = Callable[..., MultiDomainDataset]
 
 DATASETS: dict[str, Loader] = {
     "xmarket": load_xmarket,
+    "xmarket-sample": load_xmarket_sample,
 }
 
 

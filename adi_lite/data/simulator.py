@@ -6,6 +6,7 @@ The generative model is the book's page *The simulator*. It knows its truth: see
 from adi_lite.data.simulation.config import SimulatorConfig
 from adi_lite.data.simulation.dataset import load_simulator, simulate, simulate_with_truth
 from adi_lite.data.simulation.overlap import Overlap
+from adi_lite.data.simulation.parquet import simulate_to_parquet
 from adi_lite.data.simulation.truth import Truth
 
 __all__ = [
@@ -14,5 +15,6 @@ __all__ = [
     "Truth",
     "load_simulator",
     "simulate",
+    "simulate_to_parquet",
     "simulate_with_truth",
 ]

@@ -78,7 +78,7 @@ class SimulatorConfig:
     domain_features: Literal["own", "all"] = "own"
     """``own``: a tower reads bids, statistics and behaviours of the domain at hand (per-domain features). ``all``: one
     feature for each domain, all of them read in every domain, as the paper's Figure 5 draws them."""
-    block_records: int = 300_000
+    block_records: int = 200_000
     """About how many records are drawn at a time: bounds the memory. Part of the draw, as the seed is."""
 
     def __post_init__(self) -> None:
@@ -107,7 +107,9 @@ class SimulatorConfig:
         for name in ("user_overlap", "item_overlap"):
             overlap = getattr(self, name)
             if overlap is not None and len(overlap.shared) != self.num_domains:
-                raise ValueError(f"{name} describes {len(overlap.shared)} domains, the simulator has {self.num_domains}")
+                raise ValueError(
+                    f"{name} describes {len(overlap.shared)} domains, the simulator has {self.num_domains}"
+                )
         for d, mean in enumerate(self.records_per_user()):
             if mean < 1:
                 raise ValueError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 
@@ -30,9 +32,7 @@ def simulate(config: SimulatorConfig, seed: int, *, replicate: int = 0) -> Multi
     return simulate_with_truth(config, seed, replicate=replicate)[0]
 
 
-def simulate_with_truth(
-    config: SimulatorConfig, seed: int, *, replicate: int = 0
-) -> tuple[MultiDomainDataset, Truth]:
+def simulate_with_truth(config: SimulatorConfig, seed: int, *, replicate: int = 0) -> tuple[MultiDomainDataset, Truth]:
     """:func:`simulate`, and the model that the data were drawn from."""
     world = build_world(config, seed)
     past = sum_past(world)
@@ -72,10 +72,20 @@ def simulate_with_truth(
 
 
 def load_simulator(
-    preset: str = "quick", seed: int = 0, replicate: int = 0, **changes
+    preset: str = "quick",
+    seed: int = 0,
+    replicate: int = 0,
+    scale: float = 1.0,
+    num_domains: int = 3,
+    domain_features: str = "own",
+    parameters: Mapping[str, object] | None = None,
 ) -> MultiDomainDataset:
-    """The simulated data set of a preset size (``smoke``, ``quick``, ``full``); ``changes`` are other parameters of
-    :class:`SimulatorConfig`."""
+    """The simulated data set of a preset size: ``smoke``, ``quick`` or ``full``.
+
+    ``parameters`` are further ones of :class:`SimulatorConfig`; the other arguments are as there and in
+    :func:`simulate`.
+    """
+    changes = {"scale": scale, "num_domains": num_domains, "domain_features": domain_features, **(parameters or {})}
     return simulate(SimulatorConfig.preset(preset, **changes), seed, replicate=replicate)
 
 

@@ -7,7 +7,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from adi_lite.data.simulation.terms import BAGS
-from adi_lite.data.simulation.world import BASE_CTR, IMPRESSIONS, KINDS, UserBlock, World, draw_users, num_blocks, stream
+from adi_lite.data.simulation.world import (
+    BASE_CTR,
+    IMPRESSIONS,
+    KINDS,
+    UserBlock,
+    World,
+    draw_users,
+    num_blocks,
+    stream,
+)
 
 PRIOR_CLICKS = 5.0
 """Clicks at the median rate that are added to each item's own before the rate is taken."""

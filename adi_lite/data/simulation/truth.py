@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import permutations
 
 import numpy as np
 import pandas as pd
@@ -112,6 +113,39 @@ class Truth:
             row = index[mine] - first
             hits += int((score[row, place[mine]] >= top[row, -1]).sum())
         return expected / len(user), hits / len(user)
+
+    def label_overlap(self, records: Interactions, k: int = 100, max_records: int = 2_000) -> pd.DataFrame:
+        """How far a record in one domain tells of the same user and item in another (Section 4.3).
+
+        Of the records (u, v) in ``domain`` whose user is active in ``other_domain`` and whose item is in its catalogue,
+        the first ``max_records``. Columns: domain, other_domain, records; ``own`` the share whose item is among the k
+        likeliest of the same user in the other domain; ``stranger`` the same for the user of the next of these records,
+        which leaves the popularity of the items as it is; ``lift`` the mean probability of v for u over that for the
+        stranger. Pairs of domains without such records are left out.
+        """
+        rows = []
+        for d, other in permutations(range(self.config.num_domains), 2):
+            user, item = records.user[records.domain == d], records.item[records.domain == d]
+            both = self.active[user.numpy(), other] & self.world.member[item.numpy(), other]
+            both = torch.from_numpy(np.flatnonzero(both)[:max_records])
+            if not len(both):
+                continue
+            place = torch.from_numpy(np.searchsorted(self.world.catalogues[other], item[both].numpy()))
+            own = self._hits(user[both], place, other, k)
+            stranger = self._hits(user[both].roll(1), place, other, k)
+            names = self.config.domains[d], self.config.domains[other]
+            rows.append((*names, len(both), own[0], stranger[0], own[1] / stranger[1]))
+        return pd.DataFrame(rows, columns=["domain", "other_domain", "records", "own", "stranger", "lift"])
+
+    def _hits(self, user: Tensor, place: Tensor, domain: int, k: int) -> tuple[float, float]:
+        """Share of items (at ``place`` in the catalogue) among the k likeliest, and their mean probability."""
+        hits, probability = 0.0, 0.0
+        for first in range(0, len(user), CHUNK):
+            score = self.scores(user[first : first + CHUNK], domain)
+            chosen = score.gather(1, place[first : first + CHUNK, None])
+            hits += float((chosen >= score.topk(min(k, score.shape[1])).values[:, -1:]).sum())
+            probability += float(chosen.exp().sum())
+        return hits / len(user), probability / len(user)
 
     def importance(self, side: str, max_users: int = 512) -> pd.DataFrame:
         """True importance of each feature of one side in each domain: a row for each feature, columns sum to 1.

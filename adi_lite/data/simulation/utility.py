@@ -1,6 +1,6 @@
 """The utility of days 1 and 2: what is added up, and the records drawn from its softmax.
 
-    s_d(u, v) = sum over terms g of w[d, g] m_g(u, v),   p(v | u, d) = softmax over the catalogue of domain d.
+s_d(u, v) = sum over terms g of w[d, g] m_g(u, v),   p(v | u, d) = softmax over the catalogue of domain d.
 """
 
 from __future__ import annotations
@@ -144,7 +144,9 @@ class RecordSampler:
             records[day] = Records(user[order] + block.start, item[order], domain[order], time[order])
         return records
 
-    def _prepare(self, block: UserBlock, d: int, means: np.ndarray, past: Shares) -> tuple[np.ndarray, np.ndarray, Gains]:
+    def _prepare(
+        self, block: UserBlock, d: int, means: np.ndarray, past: Shares
+    ) -> tuple[np.ndarray, np.ndarray, Gains]:
         rows = np.flatnonzero(block.active[:, d])
         place = np.cumsum(block.active[:, d]) - 1
         here = block.active[past.user, d] & self.world.member[past.item, d]
