@@ -1,7 +1,7 @@
 """Confidence intervals that know both sources of chance: the training seed and the test users.
 
 A difference between two methods can come from a lucky seed or from the users that happen to be in the test. Tests over
-users ignore the first, tests over seeds the second; the two-level bootstrap resamples both.
+users ignore the first, tests over seeds the second; the two-level bootstrap counts both.
 """
 
 from __future__ import annotations
@@ -69,11 +69,13 @@ def two_level_bootstrap(
 ) -> Interval:
     """Interval of a mean, or of the difference of two means over the same queries, over seeds and users.
 
-    Users are drawn again with replacement, all queries of a user together and the same for both methods; seeds are
-    drawn again for each method apart. Of S seeds, S - 1 are drawn, which makes the variance of their mean unbiased
-    (Efron, 1982; Rao & Wu, JASA 1988), where S draws would be short by 1/S. The interval is Student's with the
-    bootstrap's standard error and Satterthwaite's degrees of freedom, because with five seeds the percentiles of a
-    bootstrap are too narrow. With a single seed, users are the only source.
+    Users are drawn again with replacement, all queries of a user together and the same for both methods. What drawing
+    seeds again adds to the variance is known without drawing, ``s²/S`` for each method with ``S > 1`` seeds, and exact
+    for few seeds, where S draws would fall short by 1/S. Both levels also see the noise of single results, so that
+    drawing both would count it up to three times (Owen, 2007, "The pigeonhole bootstrap"): it is estimated from the same
+    resamples and counted once. The interval is Student's, with Satterthwaite's degrees of freedom, because percentiles
+    are too narrow for five seeds. A method with a single seed has no variance between seeds to show: its users are then
+    the only source.
 
     Args:
         a, b: (seeds, queries), or (queries,) for one seed; b may have another number of seeds.
@@ -90,7 +92,7 @@ def two_level_bootstrap(
     columns = np.concatenate(values)
     point, resampled = resampled_means(columns, users, domains, num_resamples, seed)
     seeds = np.split(np.arange(len(columns)), [len(values[0])])[: len(values)]
-    return interval_from(point.mean(0), resampled.mean(1), seeds, len(np.unique(users)), confidence, seed)
+    return interval_from(point.mean(0), resampled.mean(1), seeds, len(np.unique(users)), confidence)
 
 
 def resampled_means(
@@ -127,12 +129,7 @@ def resampled_means(
 
 
 def interval_from(
-    point: np.ndarray,
-    resampled: np.ndarray,
-    seeds: list[np.ndarray],
-    num_users: int,
-    confidence: float = 0.95,
-    seed: int = 0,
+    point: np.ndarray, resampled: np.ndarray, seeds: list[np.ndarray], num_users: int, confidence: float = 0.95
 ) -> Interval:
     """Interval of the mean over the seeds of one method, or of the first method less the second.
 
@@ -141,17 +138,19 @@ def interval_from(
         resampled: (resamples, c) the same over users drawn again.
         seeds: the columns of each of one or two methods.
     """
-    rng = np.random.default_rng(seed + 1)
-    estimate, draws, between, spread = 0.0, np.zeros(len(resampled)), 0.0, 0.0
-    for sign, columns in zip((1, -1), seeds, strict=False):
-        count = len(columns)
-        chosen = columns[rng.integers(count, size=(len(resampled), max(count - 1, 1)))]
-        draws += sign * np.take_along_axis(resampled, chosen, 1).mean(1)
-        estimate += sign * point[columns].mean()
+    signs = (1, -1)[: len(seeds)]
+    estimate = sum(sign * point[own].mean() for sign, own in zip(signs, seeds, strict=True))
+    draws = sum(sign * resampled[:, own].mean(1) for sign, own in zip(signs, seeds, strict=True))
+    variance = by_users = draws.var(ddof=1)
+    spread = by_users**2 / max(num_users - 1, 1)
+    for own in seeds:
+        count = len(own)
         if count > 1:
-            variance = point[columns].var(ddof=1) / count
-            between, spread = between + variance, spread + variance**2 / (count - 1)
-    total = draws.var(ddof=1)
-    spread += max(total - between, 0.0) ** 2 / max(num_users - 1, 1)
-    dof = total**2 / spread if spread > 0 else np.inf
-    return Interval(float(estimate), float(total**0.5), float(dof), confidence)
+            between = point[own].var(ddof=1) / count
+            apart = resampled[:, own] - resampled[:, own].mean(1, keepdims=True)
+            noise = apart.var(0, ddof=1).sum() / (count - 1) / count  # in `between`, but in `by_users` already
+            variance += max(between - noise, 0.0)
+            spread += between**2 / (count - 1)
+    return Interval(
+        float(estimate), float(variance**0.5), float(variance**2 / spread) if spread else np.inf, confidence
+    )

@@ -28,7 +28,7 @@ def evaluate(
     ks: Sequence[int] = (10,),
     exclude_seen: bool = True,
     *,
-    max_bytes: int = 64 << 20,
+    max_bytes: int = 32 << 20,
 ) -> Evaluation:
     """Recall@k, NDCG@k and MRR of every query of a split; a query is a pair (user, domain).
 

@@ -147,13 +147,13 @@ def compare(
             weighed = columns[:, mask] * (weight if domain == AVERAGE else 1.0)
             num_users = len(np.unique(first.user[mask]))
             for method, own in seeds.items():
-                mean = interval_from(means, draws, [own], num_users, confidence, seed)
+                mean = interval_from(means, draws, [own], num_users, confidence)
                 row = {"method": method, "domain": domain, "metric": metric, "seeds": len(own), "queries": mask.sum()}
                 row |= {"mean": mean.estimate, "std": means[own].std(ddof=1) if len(own) > 1 else np.nan}
                 row |= {"low": mean.low, "high": mean.high}
                 if method != reference:
                     pair = [own, seeds[reference]]
-                    difference = interval_from(means, draws, pair, num_users, confidence, seed)
+                    difference = interval_from(means, draws, pair, num_users, confidence)
                     test = paired_test(weighed[own], weighed[seeds[reference]], first.user[mask])
                     row |= {"difference": difference.estimate, "difference_low": difference.low}
                     row |= {"difference_high": difference.high, "p": difference.p_value}

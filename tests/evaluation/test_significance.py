@@ -91,16 +91,26 @@ def plain_bootstrap(a, b, users, domains, resamples, rng):
     return np.std(draws, ddof=1)
 
 
-def test_standard_error_is_that_of_a_plain_bootstrap():
+def test_standard_error_is_that_of_a_plain_bootstrap_of_both_levels():
+    """Where results are what the seed brings plus what the user brings, with no noise for both levels to count."""
     rng = np.random.default_rng(3)
     users, domains = rng.integers(0, 25, 60), np.sort(rng.integers(0, 3, 60))
     domains[:3] = 0, 1, 2
-    a, b = experiment(rng, seeds=4, users=60, seed_sd=0.2), experiment(rng, seeds=2, users=60, seed_sd=0.2)
+    a, b = (experiment(rng, seeds=n, users=60, seed_sd=0.2, noise_sd=0.0) for n in (4, 2))
     want = plain_bootstrap(a, b, users, domains, 1500, rng)
     got = two_level_bootstrap(a, b, users=users, domains=domains, num_resamples=4000)
     assert got.standard_error == pytest.approx(want, rel=0.08)
     macro = [np.mean([x[:, domains == d].mean() for d in range(3)]) for x in (a, b)]
     assert got.estimate == pytest.approx(macro[0] - macro[1], abs=1e-12)
+
+
+def test_noise_of_single_results_counts_once():
+    rng = np.random.default_rng(4)
+    variances = [
+        two_level_bootstrap(experiment(rng, user_sd=0.0), num_resamples=200, seed=n).standard_error ** 2
+        for n in range(300)
+    ]
+    assert np.mean(variances) == pytest.approx(0.5**2 / (5 * 80), rel=0.35)  # counted twice or three times: 2, 3
 
 
 def test_one_seed_gives_the_textbook_standard_error():
