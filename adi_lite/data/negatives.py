@@ -55,12 +55,13 @@ class NegativeSampler:
         u = torch.rand(self.num_negatives, generator=generator, dtype=torch.float64) * self._cdf[domain][-1]
         return self.catalogues[domain][torch.searchsorted(self._cdf[domain], u, right=True).clamp(max=size - 1)]
 
-    def log_expected(self, domain: int, items: Tensor) -> Tensor:
-        """(n,) log of the expected number of times that each of ``items`` occurs in one draw.
+    def probability(self, domain: int, items: Tensor) -> Tensor:
+        """(n,) float64: Q of each of ``items``. An item outside the catalogue is never drawn: 0."""
+        return _lookup(self.catalogues[domain], self._q[domain], items)
 
-        An item outside the catalogue is never drawn: -inf.
-        """
-        return torch.log(self.num_negatives * _lookup(self.catalogues[domain], self._q[domain], items)).float()
+    def log_expected(self, domain: int, items: Tensor) -> Tensor:
+        """(n,) log of the expected number of times that each of ``items`` occurs in one draw."""
+        return torch.log(self.num_negatives * self.probability(domain, items)).float()
 
 
 def popularity(data: MultiDomainDataset, domain: int) -> Tensor:
@@ -70,12 +71,14 @@ def popularity(data: MultiDomainDataset, domain: int) -> Tensor:
 
 
 def in_batch_frequency(data: MultiDomainDataset) -> list[Tensor]:
-    """For each domain, (num_items,) float64: the chance that a training record of the domain shows the item.
+    """For each domain, (num_items,) float64: the chance that *another* training record of the domain shows the item.
 
-    This is Q of in-batch negatives, where other rows' positives serve as negatives.
+    This is Q of in-batch negatives, where the other rows' positives serve as negatives: given a row with another item,
+    ``count / (records - 1)``. An item that the domain never showed, which a pseudo-label may bring in, counts as shown
+    once.
     """
     counts = [popularity(data, d) for d in range(data.num_domains)]
-    return [c / c.sum().clamp(min=1) for c in counts]
+    return [(c.clamp(min=1) / (c.sum() - 1).clamp(min=1)).clamp(max=1) for c in counts]
 
 
 def _proposal(kind: SamplerKind, counts: Tensor, alpha: float) -> Tensor:

@@ -64,8 +64,9 @@ class TrainConfig(BaseModel):
     log_q: bool = True
     """The correction. Without it the model learns popularity relative to the sampler's."""
     correct_positive: bool = False
-    """Also correct the positive's score, the letter of Eq. (5). Without it the loss tends to the full softmax loss as
-    negatives grow; with it, it does not, but has the same optimum."""
+    """Also correct the positive's score, the letter of Eq. (5), in which negatives are a set: each counts once, and Q is
+    the chance that a draw holds the item. Without it the loss tends to the full softmax loss as negatives grow; with
+    it, it does not, but has nearly the same optimum whatever their number."""
     history_dropout: float = Field(0.3, ge=0, lt=1)
 
     # How the public code trained; kept so that its figures can be had again.

@@ -39,7 +39,9 @@ def sampled_softmax(
         negatives: (b, m) scores of the shared negatives.
         log_q: (m,) log of each negative's expected count in a draw; zeros leave the correction out.
         hits: (k, 2) int64 pairs (row, column) where the negative is that row's positive.
-        log_q_positive: (b,) log expected count of the positives: the letter of Eq. (5), which corrects them as well.
+        log_q_positive: (b,) the same for the positives: the letter of Eq. (5), which corrects them as well. Then the
+            negatives must be distinct, and ``log_q`` is the log of the chance that a draw holds an item at all: with
+            expected counts instead, the optimum would favour popular items wherever the draw is large.
 
     Returns:
         (b,) losses.
@@ -89,3 +91,11 @@ def accidental_hits(positive_ids: Tensor, negative_ids: Tensor) -> Tensor:
     row = torch.repeat_interleave(torch.arange(len(positive_ids)), count)
     within = torch.arange(len(row)) - torch.repeat_interleave(count.cumsum(0) - count, count)
     return torch.stack([row, column[left[row] + within]], 1)
+
+
+def first_of_each(ids: Tensor) -> Tensor:
+    """Where each distinct id occurs first: (k,) positions in ``ids`` (m,), in the order of the ids."""
+    ordered, where = torch.sort(ids, stable=True)
+    new = torch.ones(len(ids), dtype=torch.bool)
+    new[1:] = ordered[1:] != ordered[:-1]
+    return where[new]

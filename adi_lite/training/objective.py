@@ -15,6 +15,7 @@ from adi_lite.training.config import TrainConfig
 from adi_lite.training.loss import (
     accidental_hits,
     double_softmax,
+    first_of_each,
     full_softmax,
     sampled_softmax,
 )
@@ -23,11 +24,10 @@ from adi_lite.training.loss import (
 @dataclass(frozen=True)
 class _Comparison:
     """What the rows of one domain are compared with. ``full``: with the whole catalogue, so that no positive is
-    embedded apart; else with ``items``, beside the rows' own positives."""
+    embedded apart; else with ``items``, which are embedded after the rows' own positives (``in_batch`` has none)."""
 
     items: Tensor
     full: bool
-    log_q: Tensor | None = None
 
 
 class Objective:
@@ -45,6 +45,7 @@ class Objective:
         kind = "uniform" if self.in_batch else config.sampler
         self.sampler = NegativeSampler(data, kind, num_negatives=config.num_negatives, alpha=config.sampler_alpha)
         self.frequency = in_batch_frequency(data) if self.in_batch else None
+        _check_shown(data)
 
     def __call__(self, model: TwoTower, batch: Batch, generator: torch.Generator) -> Tensor:
         """(b,) losses, in the order of the batch."""
@@ -57,72 +58,70 @@ class Objective:
                 generator=generator,
             )
         )
-        compared = [
-            self._compare(d, items, generator) if len(items) else None
-            for d, items in enumerate(batch.item.split(list(batch.counts)))
-        ]
+        compared = [self._compare(d, generator) if n else None for d, n in enumerate(batch.counts)]
         vectors = self._item_vectors(model, batch, compared)
         losses = []
-        for d, (u, ids) in enumerate(
-            zip(
-                users.split(list(batch.counts)),
-                batch.item.split(list(batch.counts)),
-                strict=True,
-            )
-        ):
+        parts = zip(*(t.split(list(batch.counts)) for t in (users, batch.item, batch.record)), strict=True)
+        for d, (u, ids, record) in enumerate(parts):
             if compared[d] is not None:
-                losses.append(self._domain_loss(d, u, ids, vectors[d], compared[d]))
+                losses.append(self._domain_loss(d, u, ids, record, vectors[d], compared[d]))
         return torch.cat(losses)
 
-    def _compare(self, domain: int, positives: Tensor, generator: torch.Generator) -> _Comparison:
-        catalogue = self.data.catalogues[domain]
-        config = self.config
+    def _compare(self, domain: int, generator: torch.Generator) -> _Comparison:
+        catalogue, config = self.data.catalogues[domain], self.config
         if config.loss == "full" or (not self.in_batch and config.num_negatives >= len(catalogue)):
             return _Comparison(catalogue, full=True)
-        drawn = positives[:0] if config.sampler == "in_batch" else self.sampler.sample(domain, generator)
-        items = torch.cat([positives, drawn]) if self.in_batch else drawn
-        return _Comparison(items, full=False, log_q=self._log_q(domain, items, len(positives)))
+        if config.sampler == "in_batch":
+            return _Comparison(catalogue[:0], full=False)
+        return _Comparison(self.sampler.sample(domain, generator), full=False)
 
-    def _log_q(self, domain: int, items: Tensor, num_positives: int) -> Tensor:
-        """(n,) log of how often a draw is expected to hold each item: of the mixture, where two sources are mixed."""
-        if not self.in_batch:
-            return self.sampler.log_expected(domain, items)
-        expected = num_positives * self.frequency[domain][items]
-        if self.config.sampler == "mixed":
-            expected = expected + self.sampler.log_expected(domain, items).double().exp()
-        return torch.log(expected).float()
+    def _log_q(self, domain: int, items: Tensor, num_records: int) -> Tensor:
+        """(n,) log of how often the negatives of a row are expected to hold each item; of the mixture, where two sources
+        are mixed. ``num_records`` rows of the domain are in the batch, of which a row has the others as negatives.
+
+        With ``correct_positive`` negatives are distinct, and it is the log of the chance that they hold the item at all.
+        """
+        sources = []  # (number of draws, chance of the item in each)
+        if self.in_batch:
+            sources.append((max(1, num_records - 1), self.frequency[domain][items]))
+        if self.config.sampler != "in_batch":
+            sources.append((self.config.num_negatives, self.sampler.probability(domain, items)))
+        if self.config.correct_positive:
+            return torch.log(-torch.expm1(sum(n * torch.log1p(-q) for n, q in sources))).float()
+        return torch.log(sum(n * q for n, q in sources)).float()
 
     def _item_vectors(self, model: TwoTower, batch: Batch, compared: list[_Comparison | None]) -> list[Tensor]:
-        """For each domain, the vectors of its rows' positives (unless full, or in the batch anyway) and comparisons."""
+        """For each domain, the vectors of its rows' positives (unless full) and of what they are compared with."""
         rows = []
         for ids, c in zip(batch.item.split(list(batch.counts)), compared, strict=True):
-            parts = [] if c is None else [c.items] if c.full or self.in_batch else [ids, c.items]
-            rows.append(torch.cat(parts) if parts else ids)
+            rows.append(ids if c is None else c.items if c.full else torch.cat([ids, c.items]))
         counts = tuple(len(r) for r in rows)
         domain = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
         vectors = model.item_vectors(self.inputs.items(torch.cat(rows), domain, counts))
         return list(vectors.split(list(counts)))
 
     def _domain_loss(
-        self,
-        domain: int,
-        users: Tensor,
-        ids: Tensor,
-        vectors: Tensor,
-        compared: _Comparison,
+        self, domain: int, users: Tensor, ids: Tensor, record: Tensor, vectors: Tensor, compared: _Comparison
     ) -> Tensor:
         if compared.full:
             return full_softmax(users @ vectors.T, torch.searchsorted(self.data.catalogues[domain], ids))
-        n = len(ids)
-        negatives = vectors if self.in_batch else vectors[n:]
-        log_q = compared.log_q if self.config.log_q else torch.zeros_like(compared.log_q)
-        correct = self._log_q(domain, ids, n) if self.config.correct_positive and self.config.log_q else None
+        n, real = len(ids), record >= 0
+        negatives, items = vectors[n:], compared.items
+        if self.in_batch:
+            negatives, items = vectors, torch.cat([ids, items])
+            if not bool(real.all()):  # pseudo-labels are no draw from Q
+                shared = torch.cat([real, torch.ones(len(compared.items), dtype=torch.bool)])
+                negatives, items = negatives[shared], items[shared]
+        if self.config.correct_positive:
+            one = first_of_each(items)
+            negatives, items = negatives[one], items[one]
+        log_q, correct = torch.zeros(len(items)), None
+        if self.config.log_q:
+            log_q = self._log_q(domain, items, int(real.sum()))
+            if self.config.correct_positive:
+                correct = self._log_q(domain, ids, int(real.sum()))
         return sampled_softmax(
-            (users * vectors[:n]).sum(1),
-            users @ negatives.T,
-            log_q,
-            accidental_hits(ids, compared.items),
-            correct,
+            (users * vectors[:n]).sum(1), users @ negatives.T, log_q, accidental_hits(ids, items), correct
         )
 
 
@@ -135,6 +134,7 @@ class FixedNegativesObjective:
     def __init__(self, data: MultiDomainDataset, config: TrainConfig, generator: torch.Generator) -> None:
         self.config = config
         self.inputs = InputBuilder(data, history_dropout=config.history_dropout)
+        _check_shown(data)
         self.negatives = torch.empty(len(data.train), config.num_negatives, dtype=torch.int64)
         for d, catalogue in enumerate(data.catalogues):
             rows = (data.train.domain == d).nonzero().squeeze(1)
@@ -167,3 +167,15 @@ class FixedNegativesObjective:
             1,
         )
         return full_softmax(scores, torch.zeros(len(rows), dtype=torch.int64))
+
+
+def _check_shown(data: MultiDomainDataset) -> None:
+    """A positive outside its domain's catalogue has no place in a softmax over it."""
+    for d, catalogue in enumerate(data.catalogues):
+        items = data.train.item[data.train.domain == d]
+        outside = items[~torch.isin(items, catalogue)]
+        if len(outside):
+            raise ValueError(
+                f"domain {data.domains[d]!r}: {len(outside)} training records show items that its catalogue lacks, "
+                f"first {data.item_ids[int(outside[0])]!r}; add the items to the catalogue or drop the records"
+            )
