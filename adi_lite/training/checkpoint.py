@@ -9,12 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from adi_lite import __version__
-from adi_lite.data.schema import MultiDomainDataset, Schema
+from adi_lite.data.schema import MultiDomainDataset, Ragged, Schema
 from adi_lite.models.two_tower import TwoTower
 from adi_lite.training.config import Config
 
@@ -53,7 +54,7 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except (SafetensorError, json.JSONDecodeError) as error:
         raise CheckpointError(f"{path} is damaged or no safetensors file: {error}") from None
-    if about is None:
+    if not isinstance(about, dict) or "format" not in about:
         raise CheckpointError(f"{path} was not written by adi_lite: it lacks the description")
     if about["format"] != FORMAT:
         raise CheckpointError(f"{path} has format {about['format']}, this version reads format {FORMAT}")
@@ -65,6 +66,19 @@ def fingerprint(data: MultiDomainDataset) -> str:
     digest = hashlib.sha256(json.dumps(data.schema.to_dict(), sort_keys=True).encode())
     for ids in (data.user_ids, data.item_ids):
         digest.update("\0".join(map(str, ids.tolist())).encode())
+    return digest.hexdigest()[:16]
+
+
+def records_fingerprint(data: MultiDomainDataset) -> str:
+    """A hash of all that training reads beside the ids: a run goes on as it began only where this is equal."""
+    digest = hashlib.sha256()
+    records = [c for part in (data.train, data.valid) for c in (part.user, part.item, part.domain)]
+    columns = [*data.users.values(), *data.items.values(), data.history]
+    for column in [*records, *data.catalogues, *columns]:
+        parts = () if column is None else (column.values, column.offsets) if isinstance(column, Ragged) else (column,)
+        for tensor in parts:
+            digest.update(str(tuple(tensor.shape)).encode())
+            digest.update(tensor.contiguous().numpy())
     return digest.hexdigest()[:16]
 
 
@@ -82,7 +96,7 @@ def describe_model(model: TwoTower, config: Config, data: MultiDomainDataset) ->
 
 def build_from(about: Mapping, tensors: Mapping[str, Tensor], path: Path) -> tuple[TwoTower, Config]:
     """The model that a checkpoint describes, with its weights."""
-    config = Config.model_validate(about["config"])
+    config = config_of(about, path)
     model = TwoTower(config.model, Schema.from_dict(about["schema"]), about["num_items"])
     try:
         model.load_state_dict(dict(tensors))
@@ -91,8 +105,21 @@ def build_from(about: Mapping, tensors: Mapping[str, Tensor], path: Path) -> tup
     return model.eval(), config
 
 
+def config_of(about: Mapping, path: Path) -> Config:
+    """The settings that a checkpoint was made with."""
+    try:
+        return Config.model_validate(about["config"])
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise CheckpointError(f"{path} has settings that this version does not know: {where}: {first['msg']}") from None
+
+
 def check_fits(about: Mapping, data: MultiDomainDataset, path: Path) -> None:
     """Refuse a checkpoint of other data, in a sentence."""
+    missing = [part for part in ("config", "schema", "fingerprint", "epochs", "best_epoch") if part not in about]
+    if missing:
+        raise CheckpointError(f"{path} describes no model of adi_lite: it lacks {', '.join(missing)}")
     domains = tuple(about["schema"]["domains"])
     if domains != data.domains:
         raise CheckpointError(f"{path} was trained on the domains {', '.join(domains)}, not {', '.join(data.domains)}")

@@ -79,7 +79,7 @@ class TrainConfig(BaseModel):
     patience: int | None = Field(None, ge=1)
     """Stop after so many epochs without a better validation ``metric``, and keep the best epoch. None: train all
     ``epochs`` and keep the last."""
-    metric: str = "recall@10"
+    metric: str = Field("recall@10", pattern=r"^((recall|ndcg)@[1-9]\d*|mrr)$")
     seed: int = Field(0, ge=0)
 
     @model_validator(mode="after")

@@ -93,20 +93,18 @@ def load_trained(folder: Path, data: MultiDomainDataset) -> Trained:
         parts = [folder / name / checkpoint.MODEL_FILE for name in data.domains]
     if not all(p.exists() for p in parts):
         raise checkpoint.CheckpointError(f"no finished model in {folder}: it has no {checkpoint.MODEL_FILE}")
-    models, about = [], {}
+    models, epochs, best = [], [], 0
     for path in parts:
         tensors, about = checkpoint.load(path)
         checkpoint.check_fits(about, data, path)
         model, config = checkpoint.build_from(about, tensors, path)
         models.append(model)
+        name = {"domain": path.parent.name} if config.model.method == "dnn_single" else {}
+        epochs += [{**name, **e} for e in about["epochs"]]
+        best = max(best, about["best_epoch"])
     if len(models) == 1:
         models *= data.num_domains
-    return Trained(
-        ModelScorer(dict(enumerate(models)), data),
-        config,
-        about["epochs"],
-        about["best_epoch"],
-    )
+    return Trained(ModelScorer(dict(enumerate(models)), data), config, epochs, best)
 
 
 class _Run:
@@ -133,6 +131,9 @@ class _Run:
             else Objective(data, train)
         )
         self.self_training = train.self_training and SelfTraining(data, train.self_training)
+        # Hashing the data takes a while, and neither it nor the model's description changes over the run.
+        self.described = checkpoint.describe_model(self.model, config, data) if out is not None else {}
+        self.records = checkpoint.records_fingerprint(data) if out is not None else ""
         self.epochs: list[dict] = []
         self.best_epoch, self.best_metric, self.best_weights = 0, -1.0, {}
         if resume and out is not None and (out / checkpoint.RESUME_FILE).exists():
@@ -231,7 +232,8 @@ class _Run:
 
     def _about(self) -> dict:
         return {
-            **checkpoint.describe_model(self.model, self.config, self.data),
+            **self.described,
+            "records": self.records,
             "epochs": self.epochs,
             "best_epoch": self.best_epoch,
             "best_metric": self.best_metric,
@@ -247,17 +249,24 @@ class _Run:
     def _load(self, path: Path) -> None:
         tensors, about = checkpoint.load(path)
         checkpoint.check_fits(about, self.data, path)
-        if Config.model_validate(about["config"]) != self.config:
+        if checkpoint.config_of(about, path) != self.config:
             raise checkpoint.CheckpointError(
                 f"{path} is a run with other settings; resume with the same ones, or choose another folder"
             )
+        if about.get("records") != self.records:
+            raise checkpoint.CheckpointError(
+                f"{path} is a run on other records, catalogues or feature values; start again in another folder"
+            )
         parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimizer": {}}
-        for key, value in tensors.items():
-            group, name = key.split(".", 1)
-            parts[group][name] = value
-        self.model.load_state_dict(parts["model"])
+        try:
+            for key, value in tensors.items():
+                group, name = key.split(".", 1)
+                parts[group][name] = value
+            self.model.load_state_dict(parts["model"])
+            load_optimizer_tensors(self.optimizers, parts["optimizer"])
+        except (KeyError, ValueError, RuntimeError):
+            raise checkpoint.CheckpointError(f"{path} does not hold the run that it describes") from None
         self.best_weights = parts["best"]
-        load_optimizer_tensors(self.optimizers, parts["optimizer"])
         self.epochs, self.best_epoch, self.best_metric = (
             about["epochs"],
             about["best_epoch"],
@@ -279,3 +288,9 @@ def _check(data: MultiDomainDataset, config: Config) -> None:
             raise ValueError(f"domain {name!r} is empty: it has no training records")
     if config.train.patience is not None and len(data.valid) == 0:
         raise ValueError("early stopping (patience) needs a validation split, and this data set has none")
+    if config.train.patience is not None and config.model.method == "dnn_single":
+        for d, name in enumerate(data.domains):
+            if not bool((data.valid.domain == d).any()):
+                raise ValueError(
+                    f"domain {name!r} has no validation records: its own model cannot stop early (patience)"
+                )
