@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 from torch.optim import Adam, AdamW, Optimizer, SparseAdam
@@ -16,11 +18,11 @@ class RowwiseAdagrad(Optimizer):
     a row, where Adam holds two for each element.
     """
 
-    def __init__(self, params, lr: float, eps: float = 1e-10) -> None:
+    def __init__(self, params: Iterable[Tensor], lr: float, eps: float = 1e-10) -> None:
         super().__init__(params, {"lr": lr, "eps": eps})
 
     @torch.no_grad()
-    def step(self, closure=None) -> None:
+    def step(self, closure: None = None) -> None:
         for group in self.param_groups:
             for p in group["params"]:
                 if p.grad is None:

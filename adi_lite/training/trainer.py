@@ -14,7 +14,7 @@ from adi_lite.data.batches import iterate_batches
 from adi_lite.data.schema import MultiDomainDataset
 from adi_lite.evaluation.metrics import evaluate
 from adi_lite.models.scorer import ModelScorer
-from adi_lite.models.two_tower import TwoTower
+from adi_lite.models.two_tower import ITEM_ID, TwoTower
 from adi_lite.training import checkpoint
 from adi_lite.training.config import Config
 from adi_lite.training.objective import FixedNegativesObjective, Objective
@@ -294,3 +294,10 @@ def _check(data: MultiDomainDataset, config: Config) -> None:
                 raise ValueError(
                     f"domain {name!r} has no validation records: its own model cannot stop early (patience)"
                 )
+    if config.model.tie_history and config.model.user != "id":
+        codes = data.items.get(ITEM_ID)
+        if codes is None or not torch.equal(codes, torch.arange(1, data.num_items + 1)):
+            raise ValueError(
+                f"tie_history needs the codes of {ITEM_ID!r} to be the items' rows plus 1, as the history's are; "
+                f"those of {data.name!r} are not"
+            )

@@ -10,7 +10,7 @@ import pytest
 import torch
 from scipy.special import logsumexp
 
-from adi_lite.data.batches import HISTORY, Batch, InputBuilder, iterate_batches, sort_by_domain
+from adi_lite.data.batches import HISTORY, InputBuilder, iterate_batches, sort_by_domain
 from adi_lite.data.schema import Feature, Interactions, MultiDomainDataset, Schema
 from adi_lite.models.config import ModelConfig
 from adi_lite.models.two_tower import TwoTower
@@ -359,7 +359,3 @@ def test_records_outside_the_catalogue_are_refused_with_the_item(make_tiny):
     ):
         with pytest.raises(ValueError, match="'d0': 1 training records.*'v4'"):
             make()
-
-
-def test_batch_is_what_the_objective_takes():
-    assert [f for f in Batch.__dataclass_fields__] == ["user", "item", "domain", "counts", "record"]

@@ -278,6 +278,15 @@ def test_what_cannot_be_trained_is_refused(make_tiny):
         fit(data.replace(valid=data.valid.take(data.valid.domain != 1)), config(patience=2, method="dnn_single"))
 
 
+def test_a_tied_history_needs_codes_that_are_rows(make_tiny):
+    data = make_tiny()
+    fit(data, config(tie_history=True, epochs=1))
+    other = data.replace(items={"item_id": data.items["item_id"].flip(0)})
+    with pytest.raises(ValueError, match="tie_history needs the codes of 'item_id'"):
+        fit(other, config(tie_history=True))
+    fit(other, config(epochs=1))
+
+
 def test_dnn_single_is_a_run_of_dnn_on_each_domain(make_tiny):
     """The same networks, trained on records of one domain; another domain's records change nothing."""
     data = make_tiny(users=30)
