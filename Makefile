@@ -9,6 +9,7 @@ PROFILE ?= quick
 PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3 python,$(shell $(p) -c 'import sys; sys.version_info < (3, 11) or print("$(p)")' 2>/dev/null)))
 TORCH_INDEX ?=
 WORKERS ?= 2
+LAB_ARGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -66,7 +67,7 @@ refresh: setup ## run the notebooks in place at the smoke profile: new stored ou
 	$(BIN)/python -m book.build --refresh
 
 lab: setup ## open the notebooks in Jupyter Lab
-	$(BIN)/jupyter lab --notebook-dir notebooks
+	$(BIN)/jupyter lab --notebook-dir notebooks $$([ "$$(id -u)" = 0 ] && echo --allow-root) $(LAB_ARGS)
 
 reproduce: setup ## every table of the paper at PROFILE, on the terminal
 	$(BIN)/adi-lite reproduce --profile $(PROFILE)
@@ -76,4 +77,4 @@ bench: setup ## speed and memory, beside the baseline loop
 
 clean: ## remove what is built; .venv, the runs and the downloaded data stay
 	rm -rf _build .pytest_cache .ruff_cache .hypothesis *.egg-info
-	find adi_lite book benchmarks tests -name __pycache__ -prune -exec rm -rf {} +
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

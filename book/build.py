@@ -116,6 +116,7 @@ def _execute(notebook: Path, target: Path, parameters: dict[str, str]) -> None:
             language="python",
             log_output=True,
             progress_bar=False,
+            extra_arguments=["--IPKernelApp.log_level=ERROR"],  # nothing about the transport
         )
     except PapermillExecutionError as error:
         line = error.source.strip().partition("\n")[0]
