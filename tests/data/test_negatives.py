@@ -9,6 +9,7 @@ import pytest
 import torch
 from scipy import stats
 
+from adi_lite.data import negatives
 from adi_lite.data.negatives import NegativeSampler, popularity
 from adi_lite.data.schema import Interactions
 
@@ -82,6 +83,29 @@ def test_the_tail_of_a_large_catalogue_is_reached(make_tiny, kind):
     # Many of the last thousand rows occur: no plateau of the cumulative sum swallows its neighbours.
     last = drawn[drawn >= n - 1000]
     assert len(last.unique()) > 0.5 * min(1000, expected)
+
+
+def test_a_tail_beside_one_enormous_head_is_reached(make_tiny, monkeypatch):
+    """100 000 items share a ten-thousandth: each is far below what float32 can tell from 1."""
+    n = 100_001
+    counts = torch.zeros(n, dtype=torch.float64)
+    counts[0] = 1e12
+    monkeypatch.setattr(negatives, "popularity", lambda data, domain: counts)
+    tiny = make_tiny()
+    item = (type(tiny.schema.item[0])("item_id", "categorical", n + 1),)
+    data = tiny.replace(
+        schema=type(tiny.schema)(tiny.domains, tiny.schema.user, item),
+        item_ids=np.arange(n),
+        items={"item_id": torch.arange(n) + 1},
+        catalogues=(torch.arange(n),) * 3,
+    )
+    sampler = NegativeSampler(data, "popularity", num_negatives=50_000, alpha=0.75)
+    # The numbers that a generator would give for each second item of the tail: the middle of the item's interval.
+    wanted = torch.arange(1, n, 2)
+    q = sampler.probability(0, torch.arange(n)).numpy()
+    middle = (np.cumsum(q) - q / 2)[wanted]
+    monkeypatch.setattr(torch, "rand", lambda *size, dtype=None, generator=None: torch.from_numpy(middle).to(dtype))
+    assert torch.equal(sampler.sample(0, generator()), wanted)
 
 
 @pytest.mark.parametrize("kind", KINDS)

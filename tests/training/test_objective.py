@@ -11,6 +11,7 @@ import torch
 from scipy.special import logsumexp
 
 from adi_lite.data.batches import HISTORY, InputBuilder, iterate_batches, sort_by_domain
+from adi_lite.data.negatives import NegativeSampler
 from adi_lite.data.schema import Feature, Interactions, MultiDomainDataset, Schema
 from adi_lite.models.config import ModelConfig
 from adi_lite.models.two_tower import TwoTower
@@ -247,6 +248,27 @@ def test_pseudo_labels_are_no_in_batch_negatives():
     alone = Objective(data, TrainConfig(sampler="in_batch"))(Tabular(scores), real, generator())
     torch.testing.assert_close(losses[:5], alone)
     assert losses[5] < 1e-6
+
+
+@pytest.mark.parametrize("sampler", ["uniform", "popularity", "log_uniform", "mixed"])
+def test_corrected_positive_with_each_negative_once_and_its_chance_to_be_drawn(sampler):
+    """Eq. (5) as it is written: negatives are a set, and both sides are corrected."""
+    data = dataset([zipf(12, 40)], 12)
+    scores = torch.randn(12, dtype=torch.float64)
+    config = TrainConfig(sampler=sampler, num_negatives=11, correct_positive=True, history_dropout=0.0)
+    batch = next(iter(iterate_batches(data, 4, generator())))
+    losses = Objective(data, config)(Tabular(scores), batch, generator(3))
+    proposal = NegativeSampler(data, "uniform" if sampler == "mixed" else sampler, num_negatives=11)
+    drawn, q = proposal.sample(0, generator(3)).tolist(), proposal.probability(0, torch.arange(12)).tolist()
+    assert len(set(drawn)) < 11, "the case must occur"
+    missed = [(1 - p) ** 11 for p in q]
+    if sampler == "mixed":
+        drawn += batch.item.tolist()
+        count = torch.bincount(data.train.item, minlength=12).tolist()
+        missed = [m * (1 - c / 39) ** 3 for m, c in zip(missed, count, strict=True)]
+    f = [s - math.log(1 - m) for s, m in zip(scores.tolist(), missed, strict=True)]
+    for v, loss in zip(batch.item.tolist(), losses.tolist(), strict=True):
+        assert loss == pytest.approx(logsumexp([f[v], *(f[u] for u in set(drawn) - {v})]) - f[v], rel=1e-5)
 
 
 class Recorder(Tabular):

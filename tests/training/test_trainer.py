@@ -129,17 +129,21 @@ def test_training_leaves_the_callers_random_numbers_alone(make_tiny):
     assert torch.equal(state, torch.get_rng_state())
 
 
-def test_epochs_differ_in_order_and_negatives(make_tiny, monkeypatch):
+def test_epochs_and_seeds_differ_in_order_negatives_and_dropout(make_tiny, monkeypatch):
     seen = []
     right = Objective.__call__
 
     def spy(self, model, batch, generator):
-        seen.append((batch.record.tolist(), generator.get_state().tolist()))
+        seen.append((batch.record.tolist(), generator.get_state().tolist(), torch.get_rng_state().tolist()))
         return right(self, model, batch, generator)
 
     monkeypatch.setattr(Objective, "__call__", spy)
-    fit(make_tiny(), config(epochs=2, batch_size=1000))
-    assert len(seen) == 2 and seen[0][0] != seen[1][0] and seen[0][1] != seen[1][1]
+    for seed in (0, 1):
+        fit(make_tiny(), config(epochs=2, batch_size=1000, seed=seed))
+    assert len(seen) == 4
+    for a in range(4):
+        for b in range(a):
+            assert all(x != y for x, y in zip(seen[a], seen[b], strict=True))
 
 
 def test_first_epoch_against_a_plain_loop(make_tiny):
