@@ -7,6 +7,7 @@ from itertools import combinations_with_replacement
 
 import numpy as np
 import pandas as pd
+from torch import Tensor
 
 from adi_lite.data.paper import paper_table
 from adi_lite.data.schema import Interactions, MultiDomainDataset
@@ -151,5 +152,5 @@ def _records(dataset: MultiDomainDataset, splits: Sequence[str]) -> Interactions
     return Interactions.concat([dataset.split(s) for s in splits])
 
 
-def _present(column, records: Interactions, dataset: MultiDomainDataset) -> list[np.ndarray]:
+def _present(column: Tensor, records: Interactions, dataset: MultiDomainDataset) -> list[np.ndarray]:
     return [np.unique(column[records.domain == d].numpy()) for d in range(dataset.num_domains)]

@@ -26,6 +26,10 @@ class DataFileError(ValueError):
     """A data file is missing, altered or wrongly shaped; the message names the file and says what would be right."""
 
 
+class OutOfReachError(DataFileError):
+    """A file that is in none of the mirror, the cache and the network; an altered file is never this."""
+
+
 @dataclass(frozen=True)
 class RemoteFile:
     """A file of a data set.
@@ -115,7 +119,8 @@ def fetch(file: RemoteFile, required: bool = True) -> LocalFile | None:
         The file, or None where it is not required and cannot be had.
 
     Raises:
-        DataFileError: a required file cannot be had, or a file is not the published one.
+        OutOfReachError: a required file cannot be had.
+        DataFileError: a file is not the published one.
     """
     mirror = mirror_dir()
     if mirror and (mirror / file.path).is_file():
@@ -142,7 +147,7 @@ def fetch(file: RemoteFile, required: bool = True) -> LocalFile | None:
                 _unreachable[file.url] = reason
     if not required:
         return None
-    raise DataFileError(
+    raise OutOfReachError(
         f"{file.path} is missing: {reason}. {file.hint or 'Go online once'}, or put the file at {cached}, "
         f"or set ADI_LITE_MIRROR to a folder that holds {file.path}"
     )

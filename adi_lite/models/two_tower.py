@@ -32,7 +32,7 @@ class Tower(nn.Module):
             num_domains,
             config.dim,
             history_items=history_items,
-            domain_field=config.domain_field,
+            domain_field=config.shows_domain,
             sparse=config.sparse_embeddings,
             std=config.embedding_std,
         )

@@ -1,0 +1,42 @@
+"""Named configurations: YAML files beside this one, a section for each name, settings for all methods and for each."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.resources import files
+
+import yaml
+
+from adi_lite.training.config import Config
+
+NAMES = ("tuned", "as_published")
+
+
+def named_config(dataset: str, name: str, method: str, **changes: object) -> Config:
+    """The configuration called ``name`` of ``method`` on ``dataset``, with further ``changes`` by setting.
+
+    ``tuned`` was chosen on validation data, with the same number of trials for every method (``data/results/tuning``).
+    ``as_published`` follows the public code of the paper's authors. A data set without a file of its own has the
+    general settings of ``default.yaml``.
+
+    Raises:
+        ValueError: an unknown name, method or setting.
+    """
+    sections = _read(dataset)
+    if name not in sections:
+        raise ValueError(f"unknown configuration {name!r} of {dataset!r}; it has {', '.join(sections)}")
+    section = sections[name]
+    settings = {**section["common"], **section.get("methods", {}).get(method, {}), "method": method, **changes}
+    return Config().with_changes(**settings)
+
+
+def reference_settings(dataset: str) -> dict[str, dict]:
+    """Settings of the non-neural references on ``dataset``, by name."""
+    return _read(dataset)["tuned"].get("references", {})
+
+
+@cache
+def _read(dataset: str) -> dict:
+    folder = files("adi_lite.experiments") / "configs"
+    own = folder / f"{dataset}.yaml"
+    return yaml.safe_load((own if own.is_file() else folder / "default.yaml").read_text())

@@ -1,0 +1,22 @@
+"""Non-neural references by name."""
+
+from __future__ import annotations
+
+from adi_lite.evaluation.ials import IALS
+from adi_lite.evaluation.reference import EASE, ItemKNN, Popularity, Reference
+
+REFERENCES: dict[str, type[Reference]] = {"popularity": Popularity, "item_knn": ItemKNN, "ease": EASE, "ials": IALS}
+
+
+def build_reference(name: str, settings: dict) -> Reference:
+    """The reference called ``name`` with ``settings``.
+
+    Raises:
+        ValueError: an unknown name or setting.
+    """
+    if name not in REFERENCES:
+        raise ValueError(f"unknown reference {name!r}; choose {', '.join(REFERENCES)}")
+    try:
+        return REFERENCES[name](**settings)
+    except TypeError as error:
+        raise ValueError(f"reference {name!r}: {error}") from None

@@ -1,0 +1,119 @@
+"""Choosing settings on validation data, with the same number of trials for every method.
+
+A trial is a random point of the search space, trained with early stopping on the validation split. All methods get the
+same points (their own settings aside), so that none is luckier in the draw. The test split is not read.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from adi_lite.data.schema import MultiDomainDataset
+from adi_lite.evaluation.metrics import evaluate
+from adi_lite.experiments.named import named_config
+from adi_lite.experiments.references import build_reference
+from adi_lite.training.trainer import fit
+
+SPACE: dict[str, list] = {
+    "hidden": [(32,), (64,), (128,)],
+    "dropout": [0.2, 0.5],
+    "history_dropout": [0.3, 0.5, 0.7],
+    "temperature": [0.15, 0.2, 0.25],
+    "learning_rate": [3e-4, 1e-3, 3e-3],
+    "embedding_learning_rate": [5e-3, 1e-2],
+    "residual_gain": [0.0, 0.1],
+}
+"""Settings that every method has; the rest of the frame is the same for all, from the named configuration."""
+
+REFERENCE_SPACE: dict[str, dict[str, list]] = {
+    "popularity": {},
+    "item_knn": {"neighbours": [50, 200, None], "shrinkage": [0.0, 10.0, 50.0], "pooled": [False, True]},
+    "ease": {"regularization": [30.0, 100.0, 400.0, 1000.0], "pooled": [False]},
+    "ials": {"width": [64, 128], "unobserved_weight": [0.03, 0.1, 0.3], "regularization": [0.001, 0.003, 0.01]},
+}
+"""Settings of the references. EASE is not pooled: its one matrix over all markets would not fit the memory budget."""
+
+
+def draw_trials(space: dict[str, list], trials: int, seed: int) -> list[dict]:
+    """Distinct random points of a space of lists (all of them, where it has no more than ``trials``)."""
+    sizes = [len(v) for v in space.values()]
+    total = int(np.prod(sizes)) if sizes else 1
+    chosen = np.random.default_rng(seed).choice(total, size=min(trials, total), replace=False)
+    points = (np.unravel_index(int(c), sizes) if sizes else () for c in chosen)
+    return [{name: values[i] for (name, values), i in zip(space.items(), p, strict=True)} for p in points]
+
+
+def tune(
+    data: MultiDomainDataset,
+    dataset: str,
+    method: str,
+    trials: int,
+    out: Path,
+    *,
+    seed: int = 0,
+    metric: str = "recall@10",
+    changes: dict | None = None,
+    report: Callable[[dict], None] | None = None,
+) -> list[dict]:
+    """Run the trials of a method, or of a reference, and keep each in ``out`` as soon as it is done.
+
+    Args:
+        data: with a validation split.
+        dataset: whose ``tuned`` configuration gives the frame.
+        method: name of a model or of a reference.
+        trials: how many.
+        out: JSON file; trials that it holds already are not run again.
+        metric: what is maximised, on the average over domains.
+        changes: settings of the frame to change for all trials.
+        report: called with each trial.
+
+    Returns:
+        The trials, best first: settings, metric, epochs, seconds.
+    """
+    done = json.loads(out.read_text()) if out.is_file() else []
+    space = REFERENCE_SPACE[method] if method in REFERENCE_SPACE else SPACE
+    for settings in draw_trials(space, trials, seed):
+        if any(t["settings"] == json.loads(json.dumps(settings)) for t in done):
+            continue
+        trial = {
+            "method": method,
+            "settings": settings,
+            **_trial(data, dataset, method, settings, metric, changes or {}),
+        }
+        done.append(json.loads(json.dumps(trial)))
+        _write(out, done)
+        if report is not None:
+            report(trial)
+    return sorted(done, key=lambda t: -t[metric])
+
+
+def _trial(data: MultiDomainDataset, dataset: str, method: str, settings: dict, metric: str, changes: dict) -> dict:
+    started = time.perf_counter()
+    if method in REFERENCE_SPACE:
+        scorer, epochs = build_reference(method, settings).fit(data), None
+    else:
+        config = named_config(dataset, "tuned", method, **{"patience": 2, **changes, **settings})
+        result = fit(data, config)
+        scorer, epochs = result.scorer, result.best_epoch + 1
+    k = int(metric.split("@")[1])
+    protocol = "candidates" if "valid" in data.candidates else "corpus"
+    evaluation = evaluate(scorer, data, "valid", protocol, ks=(k,))
+    return {
+        metric: evaluation.average()[metric],
+        "domains": {name: m[metric] for name, m in evaluation.per_domain().items()},
+        "epochs": epochs,
+        "seconds": time.perf_counter() - started,
+    }
+
+
+def _write(path: Path, trials: list[dict]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    partial.write_text(json.dumps(trials, indent=1))
+    os.replace(partial, path)
