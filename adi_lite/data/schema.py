@@ -8,11 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from adi_lite.data.encoders import Encoders
+    from adi_lite.data.schema_file import TableSchema
 
 FeatureKind = Literal["categorical", "bag", "dense"]
 
@@ -204,6 +210,8 @@ class MultiDomainDataset:
         candidates: by split name ("valid", "test"), candidate lists where the protocol has them.
         history: for each user row, the item rows of the past that models may read (by default the training items).
         notes: facts about how the data came to be, printed with every table.
+        encoders: for data sets made of tables, what encodes new users and items in the same way
+            (:class:`adi_lite.data.encoders.Encoders`).
     """
 
     name: str
@@ -219,11 +227,26 @@ class MultiDomainDataset:
     candidates: Mapping[str, Candidates] = field(default_factory=dict)
     history: Ragged | None = None
     notes: Mapping[str, str] = field(default_factory=dict)
+    encoders: Encoders | None = None
 
     def __post_init__(self) -> None:
         _check(self)
         if self.history is None and self.schema.history:
             object.__setattr__(self, "history", Ragged.from_pairs(self.train.user, self.train.item, self.num_users))
+
+    @classmethod
+    def from_frames(
+        cls,
+        interactions: pd.DataFrame,
+        users: pd.DataFrame | None = None,
+        items: pd.DataFrame | None = None,
+        schema: TableSchema | None = None,
+        **options,
+    ) -> MultiDomainDataset:
+        """A data set from your own tables; see :func:`adi_lite.data.tables.dataset_from_frames`."""
+        from adi_lite.data.tables import dataset_from_frames
+
+        return dataset_from_frames(interactions, users, items, schema, **options)
 
     @property
     def num_users(self) -> int:

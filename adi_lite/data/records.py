@@ -1,0 +1,133 @@
+"""Read the interactions: ids and moments as numbers, block by block, a few bytes a record."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from adi_lite.data.defects import Report
+from adi_lite.data.ids import IdTable, TimestampParser
+from adi_lite.data.side_table import report_missing
+from adi_lite.data.sources import Source
+from adi_lite.data.split import Split, split_by_time, split_by_user
+
+MAX_DOMAINS = 1000
+"""Without a schema that lists them, more domains than this are taken for a mistake."""
+
+
+@dataclass
+class Records:
+    """Interactions as numbers of their ids, in the order of the file.
+
+    Attributes:
+        user, item, domain: (n,) int64 numbers within the tables of ids.
+        seconds: (n,) moments, or None.
+        users, items, domains: the tables of ids.
+    """
+
+    user: np.ndarray
+    item: np.ndarray
+    domain: np.ndarray
+    seconds: np.ndarray | None
+    users: IdTable
+    items: IdTable
+    domains: IdTable
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    def ids(self, side: str) -> IdTable:
+        return self.users if side == "user" else self.items
+
+    def renumber(self, names: list[str]) -> Records:
+        """The same records, with domains numbered in the order of ``names``, and no other domain allowed."""
+        table = IdTable("domain", names or None)
+        number = np.array([table.codes[name] for name in self.domains.codes], dtype=np.int64)
+        return Records(
+            self.user,
+            self.item,
+            number[self.domain],
+            self.seconds,
+            self.users,
+            self.items,
+            table if names else self.domains,
+        )
+
+    def split(self, valid: float, test: float, seed: int) -> Split:
+        """By time where there is time, else by user."""
+        if self.seconds is not None:
+            return split_by_time(self.seconds, valid, test)
+        return split_by_user(self.user, self.item, valid, test, seed)
+
+
+def read_interactions(source: Source | None, domains: list[str] | None, report: Report) -> Records:
+    """Read the interactions' table; every defect goes to ``report``. Records with a defect are left out.
+
+    Args:
+        source: the table; None if it could not be opened, which was reported.
+        domains: the only names allowed, or None for any.
+    """
+    tables = {"user_id": IdTable("user"), "item_id": IdTable("item"), "domain": IdTable("domain", domains)}
+    if source is None:
+        return _join({}, tables, report)
+    fine = [c for c in tables if _is_there(source, c, report) and _accepts(tables[c], source, c, report)]
+    moments = None
+    if "timestamp" in source.types:
+        parser = TimestampParser(source.file, "timestamp", report)
+        if parser.accepts(source.types["timestamp"]):
+            moments = parser
+    others = [c for c in source.types if c not in tables and c != "timestamp"]
+    if others:
+        message = f"columns that are not read: {', '.join(map(repr, others[:10]))}"
+        report.add("note", source.file, "", message, "features belong into the tables users and items")
+    parts: dict[str, list[np.ndarray]] = {c: [] for c in (*fine, *["timestamp"] * (moments is not None))}
+    count = 0
+    for block in source.read(list(parts), report) if parts else ():
+        columns = {c: tables[c].encode(source.file, c, block.columns[c], block.rows, report) for c in fine}
+        good = np.ones(len(block), dtype=bool)
+        for numbers in columns.values():
+            good &= numbers >= 0
+        if moments is not None:
+            columns["timestamp"], parsed = moments.parse(block.columns["timestamp"], block.rows)
+            good &= parsed
+        for column, numbers in columns.items():
+            parts[column].append(numbers[good] if column == "timestamp" else numbers[good].astype(np.int32))
+        count += len(block)
+    if moments is not None:
+        moments.finish()
+    if parts and not count and not any(d.file == source.file and not d.column for d in report.errors):
+        report.add("error", source.file, "", "has no rows", "add interactions")
+    if domains is None and len(tables["domain"]) > MAX_DOMAINS:
+        message = f"{len(tables['domain']):,} different domains"
+        remedy = f"look whether the column holds something else, or list more than {MAX_DOMAINS} in schema.yaml"
+        report.add("error", source.file, "domain", message, remedy)
+    _report_repeats(source.file, parts, report)
+    return _join(parts, tables, report)
+
+
+def _is_there(source: Source, column: str, report: Report) -> bool:
+    if column not in source.types and column not in source.broken:
+        report_missing(source, column, report)
+    return column in source.types
+
+
+def _accepts(table: IdTable, source: Source, column: str, report: Report) -> bool:
+    return table.accepts(source.file, column, source.types[column], source.is_text, report)
+
+
+def _report_repeats(file: str, parts: dict[str, list[np.ndarray]], report: Report) -> None:
+    if report.ok and parts:
+        again = pd.DataFrame({c: np.concatenate(p) for c, p in parts.items()}).duplicated().to_numpy()
+        if again.any():
+            message, remedy = "the record is the same as an earlier one, and counts again", "drop it if that is wrong"
+            report.add("note", file, "", message, remedy, np.flatnonzero(again) + 1)
+
+
+def _join(parts: dict[str, list[np.ndarray]], tables: dict[str, IdTable], report: Report) -> Records:
+    """One array a column; nothing at all when a column is missing."""
+    whole = all(parts.get(c) for c in tables)
+    columns = {c: np.concatenate(p) for c, p in parts.items() if p} if whole else {}
+    user, item, domain = (columns.get(c, np.zeros(0)).astype(np.int64) for c in tables)
+    return Records(user, item, domain, columns.get("timestamp"), *tables.values())
