@@ -59,7 +59,8 @@ def tower_widths(config: ModelConfig, num_domains: int, fields: int) -> tuple[in
         hidden=config.hidden,
         residual=False,
     )
-    target = network_size(reference, num_domains, fields, config.hidden)
+    own_fields = max(1, fields - config.shows_domain)  # the reference has no domain field, whoever is compared with it
+    target = network_size(reference, num_domains, own_fields, config.hidden)
     if config.method == "dnn_single":
         target /= num_domains
     return _closest_widths(config, num_domains, fields, target)

@@ -8,6 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from adi_lite.models.config import ModelConfig
 from adi_lite.models.registry import NETWORKS, TITLES, build_network, network_size, tower_widths
+from adi_lite.models.two_tower import TwoTower
 
 
 def size(net: torch.nn.Module) -> int:
@@ -30,8 +31,20 @@ def test_equal_size(method, num_domains, dim, out_dim, hidden, fields):
     reference = size(build_network(ModelConfig(**shape, equal_size=False), num_domains, fields))
     if method == "dnn_single":
         reference /= num_domains
-    net = build_network(ModelConfig(method=method, **shape), num_domains, fields)
+    config = ModelConfig(method=method, **shape)
+    net = build_network(config, num_domains, fields + config.shows_domain)
     assert size(net) == pytest.approx(reference, rel=0.03)
+
+
+@pytest.mark.parametrize("rich", [False, True])
+def test_whole_models_are_of_equal_size(make_tiny, rich):
+    """A tower with the domain field has one field more than ADI's, which has none: its network must not be larger."""
+    data = make_tiny(rich=rich)
+    sizes = {
+        m: TwoTower(ModelConfig(method=m), data.schema, data.num_items).num_parameters()["networks"] for m in NETWORKS
+    }
+    sizes["dnn_single"] *= data.num_domains
+    assert max(sizes.values()) / min(sizes.values()) < 1.04, sizes
 
 
 def test_the_reference_has_the_size_counted_by_hand():

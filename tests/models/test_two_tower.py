@@ -107,7 +107,7 @@ def test_what_the_data_lacks_is_named(make_tiny):
         make(data)
     schema = type(data.schema)(data.schema.domains, data.schema.user, (), history=False)
     with pytest.raises(ValueError, match="item_bias needs an item feature called 'item_id'"):
-        TwoTower(ModelConfig(user="id"), schema, 3)
+        TwoTower(ModelConfig(user="id", method="dnn"), schema, 3)
 
 
 @pytest.mark.parametrize("method", NETWORKS)

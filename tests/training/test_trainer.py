@@ -305,7 +305,7 @@ def test_dnn_single_is_a_run_of_dnn_on_each_domain(make_tiny):
     for d in (0, 1):  # histories are kept as they were
         a, b = (t.scorer.models[d].state_dict() for t in (whole, changed))
         assert all(torch.equal(v, b[k]) for k, v in a.items())
-    assert not torch.equal(*(t.scorer.models[2].user.embedding.domain.weight for t in (whole, changed)))
+    assert not torch.equal(*(t.scorer.models[2].bias.weight for t in (whole, changed)))
 
 
 @pytest.mark.parametrize(
