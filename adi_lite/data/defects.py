@@ -89,6 +89,10 @@ class Report:
     def of(self, severity: Severity) -> list[Defect]:
         return [d for d in self.defects if d.severity == severity]
 
+    def of_file(self, file: str) -> list[Defect]:
+        """Errors of one file."""
+        return [d for d in self.errors if d.file == file]
+
     @property
     def errors(self) -> list[Defect]:
         return self.of("error")

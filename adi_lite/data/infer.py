@@ -13,7 +13,7 @@ from adi_lite.data.ids import is_date, type_in_words
 from adi_lite.data.raw_columns import MISSING_NUMBERS, NUMBER
 from adi_lite.data.schema import FeatureKind
 from adi_lite.data.schema_file import FeatureSpec
-from adi_lite.data.side_table import DOMAIN, feature_columns
+from adi_lite.data.side_table import DOMAIN, RESERVED, feature_columns
 from adi_lite.data.sources import Source
 
 SEPARATOR = "|"
@@ -40,7 +40,10 @@ def infer_side(source: Source, side: str, report: Report) -> dict[str, FeatureSp
             forms.setdefault(column.feature, set()).add(column.domain is not None)
     specs = {}
     for name, found in kinds.items():
-        if len(forms[name]) > 1:
+        if not name or "@" in name or len(name) > 256 or name in RESERVED[side]:
+            message, remedy = f"{name!r} is no name for a feature, and is left out", "rename the column"
+            report.add("warning", source.file, name, message, remedy)
+        elif len(forms[name]) > 1:
             message = f"there is a column {name!r} and a column {name + '@…'!r}"
             report.add("error", source.file, name, message, "rename one of them")
         elif len(found) > 1 and found != {"categorical", "dense"}:

@@ -97,7 +97,7 @@ def read_interactions(source: Source | None, domains: list[str] | None, report: 
         count += len(block)
     if moments is not None:
         moments.finish()
-    if parts and not count and not any(d.file == source.file and not d.column for d in report.errors):
+    if parts and not count and not report.of_file(source.file):
         report.add("error", source.file, "", "has no rows", "add interactions")
     if domains is None and len(tables["domain"]) > MAX_DOMAINS:
         message = f"{len(tables['domain']):,} different domains"

@@ -122,7 +122,9 @@ def read_side(
                 where = domain if column.domain is None else np.full_like(entity, domains.codes[column.domain])
             place = Place(source.file, column.column, block.rows, entity, where)
             table.collectors[column.feature].add(block.columns[column.column].take(pa.array(good)), place.pick(good))
-    if not rows:
+    if not sum(map(len, rows)):
+        if not new_rows and not report.of_file(source.file):
+            report.add("error", source.file, "", "has no rows", f"add {side}s, or remove the table")
         return table
     key, row = np.concatenate(keys), np.concatenate(rows)
     table.listed = np.unique(key // (len(domains) + 1))
