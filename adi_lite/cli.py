@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from rich.console import Console
 from rich.table import Table
 
@@ -21,8 +22,20 @@ app = typer.Typer(help="Multi-domain retrieval that can be reproduced.", no_args
 data_app = typer.Typer(help="Data sets.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
-console = Console(stderr=True)  # progress and errors; results go to standard output
+# Progress; results go to standard output. Paths and settings are shown as they are, whatever brackets they hold.
+console = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
 RUN_FILE = "run.json"
+
+
+class RunInfo(BaseModel):
+    """What ``run.json`` says: which data and which settings the model of a folder was made from."""
+
+    dataset: str
+    options: dict[str, list[str] | str | None]
+    model: str
+    config: str
+    seed: int
+
 
 Json = Annotated[bool, typer.Option("--json", help="Print one machine-readable object on standard output.")]
 Markets = Annotated[str | None, typer.Option(help="Markets of the cross-market data, e.g. s1,s2,s3,t1.")]
@@ -67,7 +80,9 @@ def train(
     from adi_lite.training.checkpoint import MODEL_FILE, RESUME_FILE
     from adi_lite.training.trainer import fit
 
-    settings = _config(dataset, config, model, {"seed": seed, **_changes(change or [])})
+    settings = _config(_known(dataset), config, model, {"seed": seed, **_changes(change or [])})
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file; --out needs a folder, which is made if it is not there")
     made = [p for p in (out / RUN_FILE, out / MODEL_FILE, out / RESUME_FILE) if p.exists()]
     if made and not resume:
         raise ValueError(
@@ -76,8 +91,9 @@ def train(
     options = _options(dataset, markets)
     if settings.train.patience is None and _has_validation(dataset):
         options["validation"] = None  # no early stopping: train on everything before the test
-    data = load_dataset(_known(dataset), **options)
-    _write_run(out, {"dataset": dataset, "options": options, "model": model, "config": config, "seed": seed})
+    data = load_dataset(dataset, **options)
+    model, seed = settings.model.method, settings.train.seed  # --set may have changed them
+    _keep_run(out, RunInfo(dataset=dataset, options=options, model=model, config=config, seed=seed), resume)
     result = fit(data, settings, out=out, resume=resume, progress=lambda e: console.print(_epoch_line(e, settings)))
     report = {
         "out": str(out),
@@ -109,15 +125,18 @@ def evaluate(
     from adi_lite.training.trainer import load_trained
 
     about = _read_run(run)
-    data = load_dataset(about["dataset"], **about["options"])
+    data = load_dataset(about.dataset, **about.options)
     trained = load_trained(run, data)
+    if trained.config.model.method != about.model:
+        raise ValueError(
+            f"{run} holds a model of another method than its {RUN_FILE} says: "
+            f"{trained.config.model.method!r}, not {about.model!r}"
+        )
     protocol = protocol or ("candidates" if split in data.candidates else "corpus")
     result = measure(trained.scorer, data, split, protocol, ks=_numbers(k))
-    if save is not None:
-        result.save(save)
     report = {
         "dataset": data.name,
-        "model": about["model"],
+        "model": about.model,
         "protocol": protocol,
         "domains": result.per_domain(),
         "average": result.average(),
@@ -125,8 +144,11 @@ def evaluate(
         "counted": result.counted,
         "skipped": result.skipped,
         "definition": result.describe(),
+        "notes": dict(data.notes),
     }
     _print(report, as_json, lambda: _metrics(report))
+    if save is not None:
+        result.save(save)
 
 
 @app.command()
@@ -149,19 +171,22 @@ def reproduce(
         plan = PLANS[name]
         result = run_plan(plan, profile, only=_words(rows), report=console.print)
         metric = f"recall@{plan.ks[0]}"
-        table = summary(result, plan.protocols[0], metric)
+        table = summary(
+            result, plan.protocols[0], metric, plan.main if plan.main in result.runs else next(iter(result.runs))
+        )
         reports[name] = {
             "profile": profile,
             "dataset": result.dataset,
             "notes": result.notes,
             "protocol": plan.protocols[0],
             "metric": metric,
+            "definition": next(iter(result.runs.values()))[0].about["notes"][plan.protocols[0]],
             "rows": json.loads(table.to_json(orient="records")),
         }
         if not as_json:
-            typer.echo(
-                f"{plan.title} ({result.dataset}, {profile})\n{side_by_side(result, plan.protocols[0], metric)}\n"
-            )
+            typer.echo(f"{plan.title} ({result.dataset}, {profile})\n{side_by_side(table).to_string()}")
+            typer.echo(reports[name]["definition"])
+            _lines(result.notes)
     if as_json:
         typer.echo(json.dumps(reports))
 
@@ -215,16 +240,18 @@ def main() -> None:
         sys.exit(130)
     except ValidationError as error:
         _fail("; ".join(f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}" for e in error.errors()))
-    except (ValueError, OSError, FloatingPointError) as error:
+    except OSError as error:
+        _fail(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
+    except (ValueError, FloatingPointError) as error:
         _fail(str(error))
     except Exception as error:
-        if hasattr(error, "format_message"):  # a wrong option: typer's own words
-            _fail(error.format_message())
+        if hasattr(error, "format_message"):  # a wrong option: typer's own words; empty where it showed the help
+            _fail(error.format_message() or "name a command, such as those above")
         raise
 
 
 def _fail(text: str) -> None:
-    print(f"error: {text}", file=sys.stderr)
+    print("error:", " ".join(line.strip() for line in text.splitlines()), file=sys.stderr)
     sys.exit(2)
 
 
@@ -258,9 +285,9 @@ def _config(dataset: str, name: str, method: str, changes: dict) -> Config:
         raise ValueError(f"no configuration file {path}")
     try:
         settings = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is no YAML file: {error}") from None
-    if not isinstance(settings, dict):
+    if not isinstance(settings, dict) or not all(isinstance(name, str) for name in settings):
         raise ValueError(f"{path} must hold settings as 'name: value' lines")
     return Config().with_changes(**{"method": method, **settings, **changes})
 
@@ -271,7 +298,10 @@ def _changes(pairs: list[str]) -> dict:
         name, found, value = pair.partition("=")
         if not found:
             raise ValueError(f"--set needs name=value, got {pair!r}")
-        changes[name] = yaml.safe_load(value)
+        try:
+            changes[name] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise ValueError(f"--set {pair}: {value!r} is no value; write a number, a word or [a, list]") from None
     return changes
 
 
@@ -282,23 +312,34 @@ def _words(text: str) -> tuple[str, ...]:
 def _numbers(text: str) -> tuple[int, ...]:
     words = _words(text)
     if not words or not all(w.isdigit() and int(w) > 0 for w in words):
-        raise ValueError(f"-k needs positive whole numbers such as 10,50, got {text!r}")
+        raise ValueError(f"--k needs positive whole numbers such as 10,50, got {text!r}")
     return tuple(int(w) for w in words)
 
 
-def _write_run(out: Path, about: dict) -> None:
+def _keep_run(out: Path, about: RunInfo, resume: bool) -> None:
+    """Write ``run.json``, or see that the one of the run to be resumed says the same."""
+    path = out / RUN_FILE
+    if resume and path.exists():
+        for name, was in _read_run(out).model_dump(exclude={"config"}).items():
+            if was != (now := getattr(about, name)):
+                raise ValueError(f"{out} is a run with {name} {was!r}, not {now!r}: resume it with what it began with")
+        return
     out.mkdir(parents=True, exist_ok=True)
-    (out / RUN_FILE).write_text(json.dumps(about, indent=1))
+    partial = out / f".{RUN_FILE}.{os.getpid()}.part"
+    partial.write_text(about.model_dump_json(indent=1))
+    os.replace(partial, path)
 
 
-def _read_run(folder: Path) -> dict:
+def _read_run(folder: Path) -> RunInfo:
     path = folder / RUN_FILE
     if not path.is_file():
         raise ValueError(f"{folder} is no run: it has no {RUN_FILE}; adi-lite train --out {folder} makes one")
     try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is damaged: {error}") from None
+        return RunInfo.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ValueError(f"{path} is damaged: {where + ': ' if where else ''}{first['msg']}") from None
 
 
 def _rate(epochs: list[dict]) -> float:
@@ -342,8 +383,7 @@ def _describe(report: dict) -> None:
         typer.echo(
             f"{pair['domain']} and {pair['other_domain']} share {pair['users']:,} users and {pair['items']:,} items"
         )
-    for name, note in report["notes"].items():
-        typer.echo(f"{name}: {note}")
+    _lines(report["notes"])
 
 
 def _metrics(report: dict) -> None:
@@ -355,3 +395,4 @@ def _metrics(report: dict) -> None:
         table.add_row(domain, *(f"{values[n]:.4f}" for n in names))
     Console().print(table)
     typer.echo(report["definition"])
+    _lines(report["notes"])

@@ -48,16 +48,20 @@ class Store:
         self.folder, self.published = folder, published
 
     def find(self, key: dict) -> StoredRun | None:
-        """The run with this key, or None."""
+        """The run with this key, or None.
+
+        Raises:
+            ValueError: a file of the run is damaged; the message names it.
+        """
+        name = run_id(key)
         for folder in filter(None, (self.published, self.folder)):
-            path = folder / f"{run_id(key)}.json"
-            if path.is_file():
-                about = json.loads(path.read_text())
-                if about["key"] == json.loads(json.dumps(key, default=str)):
-                    evaluations = {
-                        p: Evaluation.load(folder / f"{run_id(key)}.{p}.parquet") for p in about["protocols"]
-                    }
-                    return StoredRun(about, evaluations)
+            path = folder / f"{name}.json"
+            if not path.is_file():
+                continue
+            about = _read(path)
+            parquet = {p: folder / f"{name}.{p}.parquet" for p in about["protocols"]}
+            if about["key"] == json.loads(json.dumps(key, default=str)) and all(p.is_file() for p in parquet.values()):
+                return StoredRun(about, {p: Evaluation.load(file) for p, file in parquet.items()})
         return None
 
     def put(self, key: dict, about: dict, evaluations: dict[str, Evaluation]) -> StoredRun:
@@ -66,8 +70,18 @@ class Store:
         name = run_id(key)
         for protocol, evaluation in evaluations.items():
             evaluation.save(self.folder / f"{name}.{protocol}.parquet")
-        whole = {"key": key, "protocols": list(evaluations), **about}
+        text = json.dumps({"key": key, "protocols": list(evaluations), **about}, indent=1, default=str)
         partial = self.folder / f".{name}.{os.getpid()}.part"
-        partial.write_text(json.dumps(whole, indent=1, default=str))
+        partial.write_text(text)
         os.replace(partial, self.folder / f"{name}.json")
-        return StoredRun(whole, evaluations)
+        return StoredRun(json.loads(text), evaluations)
+
+
+def _read(path: Path) -> dict:
+    try:
+        about = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}); remove it, and the run is done again") from None
+    if not isinstance(about, dict) or not {"key", "protocols"} <= set(about):
+        raise ValueError(f"{path} is no stored run: it lacks its key; remove it, and the run is done again")
+    return about

@@ -1,6 +1,7 @@
 """Choosing settings on validation data, with the same number of trials for every method.
 
-A trial is a random point of the search space, trained with early stopping on the validation split. All methods get the
+The first trial is the named configuration as it is, the others are random points of the search space; each is trained
+with early stopping on the validation split. All methods get the
 same points (their own settings aside), so that none is luckier in the draw. The test split is not read.
 """
 
@@ -41,10 +42,10 @@ REFERENCE_SPACE: dict[str, dict[str, list]] = {
 
 
 def draw_trials(space: dict[str, list], trials: int, seed: int) -> list[dict]:
-    """Distinct random points of a space of lists (all of them, where it has no more than ``trials``)."""
+    """Distinct random points of a space of lists (all, where it has no more); fewer trials are the first of more."""
     sizes = [len(v) for v in space.values()]
     total = int(np.prod(sizes)) if sizes else 1
-    chosen = np.random.default_rng(seed).choice(total, size=min(trials, total), replace=False)
+    chosen = np.random.default_rng(seed).permutation(total)[:trials]
     points = (np.unravel_index(int(c), sizes) if sizes else () for c in chosen)
     return [{name: values[i] for (name, values), i in zip(space.items(), p, strict=True)} for p in points]
 
@@ -74,23 +75,29 @@ def tune(
         report: called with each trial.
 
     Returns:
-        The trials, best first: settings, metric, epochs, seconds.
+        The trials asked for, best first: settings, metric, epochs, seconds.
+
+    Raises:
+        ValueError: ``out`` is damaged, or holds trials of another method or metric.
     """
-    done = json.loads(out.read_text()) if out.is_file() else []
+    done = _read(out, method, metric) if out.is_file() else []
     space = REFERENCE_SPACE[method] if method in REFERENCE_SPACE else SPACE
-    for settings in draw_trials(space, trials, seed):
-        if any(t["settings"] == json.loads(json.dumps(settings)) for t in done):
+    asked = []
+    for settings in ({}, *draw_trials(space, trials - 1, seed)):  # the frame as it is, then random changes of it
+        settings = json.loads(json.dumps(settings))  # as a stored trial has them
+        asked.append(settings)
+        if any(t["settings"] == settings for t in done):
             continue
         trial = {
             "method": method,
             "settings": settings,
             **_trial(data, dataset, method, settings, metric, changes or {}),
         }
-        done.append(json.loads(json.dumps(trial)))
+        done.append(trial)
         _write(out, done)
         if report is not None:
             report(trial)
-    return sorted(done, key=lambda t: -t[metric])
+    return sorted((t for t in done if t["settings"] in asked), key=lambda t: -t[metric])
 
 
 def _trial(data: MultiDomainDataset, dataset: str, method: str, settings: dict, metric: str, changes: dict) -> dict:
@@ -110,6 +117,20 @@ def _trial(data: MultiDomainDataset, dataset: str, method: str, settings: dict, 
         "epochs": epochs,
         "seconds": time.perf_counter() - started,
     }
+
+
+def _read(path: Path, method: str, metric: str) -> list[dict]:
+    try:
+        trials = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from None
+    if not isinstance(trials, list) or not all(
+        isinstance(t, dict) and {"method", "settings"} <= set(t) for t in trials
+    ):
+        raise ValueError(f"{path} is no list of trials")
+    if other := [t for t in trials if t["method"] != method or metric not in t]:
+        raise ValueError(f"{path} holds trials of {other[0]['method']!r}, not trials of {method!r} by {metric}")
+    return trials
 
 
 def _write(path: Path, trials: list[dict]) -> None:
