@@ -123,7 +123,7 @@ def optimum(p: torch.Tensor, q: torch.Tensor, m: int, mode: str) -> torch.Tensor
     """Fit one score an item by sampled softmax alone; return the softmax of the scores, which ought to be ``p``."""
     s = torch.zeros(len(p), dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.Adam([s], lr=0.05)
-    steps, mean = 1500, torch.zeros_like(p)
+    steps, mean = 1000, torch.zeros_like(p)
     for step in range(steps):
         positive = torch.multinomial(p, 256, replacement=True)
         negative = torch.multinomial(q, m, replacement=True)

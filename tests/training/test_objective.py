@@ -109,13 +109,13 @@ def test_corrected_negatives_estimate_the_sum_over_the_catalogue_without_bias(pr
 
     def mean_sum(log_q: bool) -> torch.Tensor:
         objective = Objective(data, TrainConfig(sampler=sampler, num_negatives=15, log_q=log_q))
-        draws = [objective(Tabular(scores), batch, generator(i)) for i in range(400)]
+        draws = [objective(Tabular(scores), batch, generator(i)) for i in range(200)]
         return torch.stack([(loss + f).exp() - f.exp() for loss in draws]).mean(0)  # the loss is log(e^f + sum) - f
 
-    assert (mean_sum(True) / others - 1).abs().max() < 0.08
+    assert (mean_sum(True) / others - 1).abs().max() < 0.1
     without = mean_sum(False) / others
     if sampler == "uniform":
-        assert (without / (15 / 60) - 1).abs().max() < 0.08
+        assert (without / (15 / 60) - 1).abs().max() < 0.1
     else:
         assert (without - 1).abs().max() > 0.3
 
