@@ -81,8 +81,7 @@ def train(
     from adi_lite.training.trainer import fit
 
     settings = _config(_known(dataset), config, model, {"seed": seed, **_changes(change or [])})
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is a file; --out needs a folder, which is made if it is not there")
+    _folder(out)
     made = [p for p in (out / RUN_FILE, out / MODEL_FILE, out / RESUME_FILE) if p.exists()]
     if made and not resume:
         raise ValueError(
@@ -161,11 +160,13 @@ def reproduce(
     """Run the experiments of the paper's tables, and print the paper's figures beside ours."""
     from adi_lite.experiments.plans import PLANS
     from adi_lite.experiments.runner import run_plan
+    from adi_lite.experiments.store import runs_folder
     from adi_lite.experiments.tables import side_by_side, summary
 
     names = _words(only) or tuple(PLANS)
     if unknown := sorted(set(names) - set(PLANS)):
         raise ValueError(f"unknown plan {', '.join(unknown)}; the plans are {', '.join(PLANS)}")
+    runs_folder().mkdir(parents=True, exist_ok=True)  # a place that cannot be written is no discovery for afterwards
     reports: dict[str, Any] = {}
     for name in names:
         plan = PLANS[name]
@@ -209,6 +210,7 @@ def tune(
     methods = known if method == "all" else (method,)
     if methods[0] not in known:
         raise ValueError(f"unknown method {method!r}; choose all, {', '.join(known)}")
+    _folder(out)
     data, best = load_dataset(_known(dataset)), {}
     for name in methods:
         found = search(
@@ -269,6 +271,11 @@ def _options(dataset: str, markets: str | None) -> dict:
     return {"markets": _words(markets)}
 
 
+def _folder(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file; --out needs a folder, which is made if it is not there")
+
+
 def _has_validation(dataset: str) -> bool:
     return dataset.startswith("xmarket")
 
@@ -298,6 +305,8 @@ def _changes(pairs: list[str]) -> dict:
         name, found, value = pair.partition("=")
         if not found:
             raise ValueError(f"--set needs name=value, got {pair!r}")
+        if name == "method":
+            raise ValueError(f"--set {pair}: a command names its method in an argument of its own")
         try:
             changes[name] = yaml.safe_load(value)
         except yaml.YAMLError:
@@ -319,10 +328,15 @@ def _numbers(text: str) -> tuple[int, ...]:
 def _keep_run(out: Path, about: RunInfo, resume: bool) -> None:
     """Write ``run.json``, or see that the one of the run to be resumed says the same."""
     path = out / RUN_FILE
-    if resume and path.exists():
-        for name, was in _read_run(out).model_dump(exclude={"config"}).items():
-            if was != (now := getattr(about, name)):
-                raise ValueError(f"{out} is a run with {name} {was!r}, not {now!r}: resume it with what it began with")
+    if resume and path.exists() and any(out.rglob("*.safetensors")):  # settings are compared with the checkpoint's
+        was = _read_run(out)
+        for name, then, now in (
+            ("data set", was.dataset, about.dataset),
+            ("markets", was.options.get("markets"), about.options.get("markets")),
+            ("model", was.model, about.model),
+        ):
+            if then != now:
+                raise ValueError(f"{out} is a run with the {name} {then or 'by default'}, not {now or 'by default'}")
         return
     out.mkdir(parents=True, exist_ok=True)
     partial = out / f".{RUN_FILE}.{os.getpid()}.part"

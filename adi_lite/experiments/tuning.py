@@ -80,6 +80,7 @@ def tune(
     Raises:
         ValueError: ``out`` is damaged, or holds trials of another method or metric.
     """
+    out.parent.mkdir(parents=True, exist_ok=True)
     done = _read(out, method, metric) if out.is_file() else []
     space = REFERENCE_SPACE[method] if method in REFERENCE_SPACE else SPACE
     asked = []
@@ -134,7 +135,6 @@ def _read(path: Path, method: str, metric: str) -> list[dict]:
 
 
 def _write(path: Path, trials: list[dict]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     partial.write_text(json.dumps(trials, indent=1))
     os.replace(partial, path)
