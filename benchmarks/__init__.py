@@ -1,0 +1,1 @@
+"""Speed and memory of training, beside a plain loop over domains and experts: ``python -m benchmarks``."""

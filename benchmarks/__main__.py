@@ -1,0 +1,174 @@
+"""``python -m benchmarks``: speed, memory, growth and the bound of ADI's training, beside a plain loop, as JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+import adi_lite
+from adi_lite.data.download import OutOfReachError
+from adi_lite.data.registry import DATASETS, load_dataset
+from adi_lite.data.schema import MultiDomainDataset
+from benchmarks.memory import ROOT, SIDES, peak_memory_mib
+from benchmarks.step_profile import profile_step
+from benchmarks.steps import settings
+from benchmarks.train_speed import SMOKE, Size, growth_with_domains, growth_with_width, methods_beside_baseline
+
+PARTS = ("speed", "memory", "domains", "width", "bound")
+GOAL_RECORDS, GOAL_MIB = 20_000, 2048
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Measure, print the JSON object on standard output and tables on standard error, and write the object to files."""
+    args = _arguments(argv)
+    torch.set_num_threads(args.threads)
+    console = Console(stderr=True)
+    name, data = _load(args.dataset, console)
+    size = SMOKE if args.smoke else Size()
+    result: dict[str, object] = {"about": _about(name, data, size)}
+    for part in args.parts:
+        console.print(f"[dim]measuring {part} …[/]")
+        result[part] = _measure(part, name, data, size)
+    result["goal"] = _goal(result)
+    text = json.dumps(result, indent=1)
+    for path in [args.out, *([ROOT / "data" / "results" / "benchmarks.json"] if args.publish else [])]:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part_file = path.with_name(path.name + ".part")
+        part_file.write_text(text + "\n")
+        os.replace(part_file, path)
+    print(text)
+    for table in _tables(result):
+        console.print(table)
+
+
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__)
+    parser.add_argument("--dataset", choices=sorted(DATASETS), help="default: xmarket, or its stand-in if out of reach")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help=", ".join(PARTS))
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of PyTorch (default %(default)s)")
+    parser.add_argument("--smoke", action="store_true", help="seconds: that everything runs, no figure worth reading")
+    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "benchmarks.json", help="default runs/…")
+    parser.add_argument("--publish", action="store_true", help="write data/results/benchmarks.json as well")
+    args = parser.parse_args(argv)
+    if args.threads < 1:
+        parser.error(f"--threads must be at least 1, got {args.threads}")
+    return args
+
+
+def _load(name: str | None, console: Console) -> tuple[str, MultiDomainDataset]:
+    if name is not None:
+        return name, load_dataset(name)
+    try:
+        return "xmarket", load_dataset("xmarket")
+    except OutOfReachError as error:
+        console.print(f"[yellow]{error}[/]\n[yellow]measuring on the stand-in xmarket-sample instead[/]")
+        return "xmarket-sample", load_dataset("xmarket-sample")
+
+
+def _measure(part: str, name: str, data: MultiDomainDataset, size: Size) -> dict:
+    if part == "speed":
+        return methods_beside_baseline(data, size)
+    if part == "memory":
+        return peak_memory_mib(name, SIDES, size.batch_sizes[0], 64)
+    if part == "domains":
+        return growth_with_domains(size)
+    if part == "width":
+        return growth_with_width(data, size)
+    config = settings(batch_size=size.batch_sizes[0], num_negatives=size.num_negatives)
+    return profile_step(data, config, steps=max(6, 4 * size.rounds))
+
+
+def _about(name: str, data: MultiDomainDataset, size: Size) -> dict[str, object]:
+    return {
+        "when": datetime.now(UTC).isoformat(timespec="seconds"),
+        "adi_lite": adi_lite.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "load_average": round(os.getloadavg()[0], 2),
+        "dataset": name,
+        "records": len(data.train),
+        "users": data.num_users,
+        "items": data.num_items,
+        "num_negatives": size.num_negatives,
+        "rounds": size.rounds,
+        "steps_a_round": size.steps,
+    }
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    return next((v.split(":", 1)[1].strip() for v in lines if v.startswith("model name")), platform.processor())
+
+
+def _goal(result: dict) -> dict[str, object]:
+    """Whether ADI trains as fast and in as little memory as it should (records a second, MiB)."""
+    out: dict[str, object] = {}
+    if "speed" in result:
+        adi = next(iter(result["speed"].values()))["adi"]
+        for clock in ("records_per_second", "records_per_cpu_second"):
+            out[clock] = {"goal": GOAL_RECORDS, "measured": adi[clock], "reached": adi[clock] >= GOAL_RECORDS}
+    if "memory" in result:
+        peak = result["memory"]["adi"]
+        out["peak_mib"] = {"goal": GOAL_MIB, "measured": peak, "reached": peak <= GOAL_MIB}
+    return out
+
+
+def _tables(result: dict) -> list[Table]:
+    about = result["about"]
+    tables = []
+    for batch_size, rows in result.get("speed", {}).items():
+        title = f"Training, {about['dataset']}, batches of {batch_size}, width 64, {about['threads']} thread(s)"
+        tables.append(_table(title, ["", *COLUMNS.values()], [[n, *_cells(r)] for n, r in rows.items()]))
+    for part, of in (("domains", "D"), ("width", "width")):
+        if part in result:
+            rows = [[x, n, *_cells(r)] for x, p in result[part]["points"].items() for n, r in p.items()]
+            rows += [["slope", n, "", "", f"{s:.2f}", ""] for n, s in result[part]["slope_of_cpu_time"].items()]
+            tables.append(_table(f"Cost by {of}", [of, "", *COLUMNS.values()], rows))
+    if "memory" in result:
+        rows = [[side, f"{peak:,.0f}"] for side, peak in result["memory"].items()]
+        tables.append(_table("Peak memory of a process", ["", "MiB"], rows))
+    if "bound" in result:
+        bound = result["bound"]
+        rows = [["measured: " + k, f"{v:.2f}"] for k, v in bound["cpu_ms"].items()]
+        rows += [["bound: " + k, f"{v:.2f}"] for k, v in bound["bound_ms"].items()]
+        rows.append(["bound / measured", f"{bound['share_of_bound']:.0%}"])
+        tables.append(_table("One step of ADI and its bound", ["", "ms"], rows))
+    return tables
+
+
+COLUMNS = {
+    "records_per_second": "records/s",
+    "ms_per_step": "ms a step",
+    "cpu_ms_per_step": "processor ms a step",
+    "times_reference": "times ADI's",
+}
+
+
+def _cells(row: dict[str, float]) -> list[str]:
+    return [f"{row[c]:,.0f}" if c == "records_per_second" else f"{row[c]:,.2f}" for c in COLUMNS]
+
+
+def _table(title: str, header: list[str], rows: list[list[str]]) -> Table:
+    table = Table(title=title)
+    for i, name in enumerate(header):
+        table.add_column(name, justify="left" if i == 0 else "right")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+if __name__ == "__main__":
+    sys.exit(main())

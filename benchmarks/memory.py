@@ -1,0 +1,75 @@
+"""Peak memory of training, each side in a process of its own: ``python -m benchmarks.memory DATASET SIDE BATCH WIDTH``."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+SIDES = ("import", "data", "adi", "plain_shared", "plain_row")
+"""``import``: nothing but the library; ``data``: with the data set loaded; then with some training steps."""
+
+
+def peak_memory_mib(dataset: str, sides: Sequence[str], batch_size: int, width: int) -> dict[str, float]:
+    """Peak resident memory in MiB of each of ``sides``, see :data:`SIDES`."""
+    out = {}
+    for side in sides:
+        command = [sys.executable, "-m", "benchmarks.memory", dataset, side, str(batch_size), str(width)]
+        environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+        result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+        if result.returncode:
+            raise RuntimeError(f"{' '.join(command[1:])} failed:\n{result.stderr.strip()}")
+        out[side] = json.loads(result.stdout)["peak_mib"]
+    return out
+
+
+def peak_of_this_process_mib() -> float:
+    """Peak resident memory so far.
+
+    Linux carries ``ru_maxrss`` from a parent over into the program that its child runs, so the kernel's own high-water
+    mark of this program's memory goes first.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return round(int(line.split()[1]) / 1024, 1)
+    unit = 1024**2 if sys.platform == "darwin" else 1024
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 1)
+
+
+def _run(dataset: str, side: str, batch_size: int, width: int, steps: int = 12) -> None:
+    if side not in SIDES:
+        raise ValueError(f"unknown side {side!r}; the sides are {', '.join(SIDES)}")
+    from adi_lite.data.registry import load_dataset
+    from benchmarks.steps import library_step, plain_step, settings
+
+    if side == "import":
+        return
+    data = load_dataset(dataset)
+    if side == "data":
+        return
+    config = settings(width=width, batch_size=batch_size)
+    if side == "adi":
+        step = library_step(data, config)
+    else:
+        step = plain_step(data, config, "row" if side == "plain_row" else "shared")
+    for _ in range(steps):
+        step()
+
+
+def main() -> None:
+    dataset, side, batch_size, width = sys.argv[1:]
+    _run(dataset, side, int(batch_size), int(width))
+    print(json.dumps({"peak_mib": peak_of_this_process_mib()}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""The plain baseline is the same model as ADI, and the benchmarks run."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from adi_lite.data.batches import InputBuilder, sort_by_domain
+from adi_lite.models.two_tower import TwoTower
+from adi_lite.nn.embedding import module_key
+from adi_lite.training.objective import Objective
+from benchmarks.__main__ import main
+from benchmarks.measure import Timing, interleaved, slope
+from benchmarks.memory import peak_memory_mib, peak_of_this_process_mib
+from benchmarks.plain import PlainADI, PlainDataset, copy_weights, draw_shared, pick, row_loss, shared_loss
+from benchmarks.steps import library_step, plain_step, settings
+from benchmarks.train_speed import synthetic
+
+SMALL = {"users": 60, "items": 50, "records": 400}
+
+
+def pair(num_domains=3, **changes):
+    """A small data set, ADI with statistics of its own, and the baseline with the same weights; both in eval mode."""
+    data = synthetic(num_domains, **SMALL)
+    config = settings(width=8, batch_size=64, num_negatives=20, **changes)
+    model, plain = TwoTower(config.model, data.schema, data.num_items), PlainADI(config.model, data)
+    with torch.no_grad():
+        for tensor in [*model.parameters(), *model.buffers()]:
+            tensor.add_(0.1 * torch.rand_like(tensor))
+    copy_weights(plain, model)
+    return data, config, model.eval(), plain.eval()
+
+
+def collated(data, index):
+    return torch.utils.data.default_collate([PlainDataset(data, None, 0, 0)[int(i)] for i in index])
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"adaptation": "none"}, {"num_shared": 3}, {"hidden": (12, 6)}, {"num_domains": 1}], ids=str
+)
+def test_with_the_same_weights_the_baseline_gives_the_same_vectors(changes):
+    data, _, model, plain = pair(**changes)
+    train = data.train
+    batch = sort_by_domain(train.user, train.item, train.domain, torch.arange(len(train)), data.num_domains)
+    inputs = InputBuilder(data)
+    users = model.user_vectors(inputs.users(batch.user, batch.domain, batch.counts, target=batch.item))
+    items = model.item_vectors(inputs.items(batch.item, batch.domain, batch.counts))
+    rows = collated(data, batch.record)
+    torch.testing.assert_close(plain.user_vectors(rows["user"], rows["history"], rows["domain"]), users)
+    torch.testing.assert_close(plain.item_vectors(rows["item"], rows["domain"]), items)
+    assert users.std(0).min() >= 0 and users[:, :-1].std() > 0.1
+
+
+def test_with_the_same_negatives_the_baseline_gives_the_same_losses_and_gradients():
+    data, config, model, plain = pair()
+    index = torch.randperm(len(data.train))[:64]
+    part = data.train.take(index)
+    batch = sort_by_domain(part.user, part.item, part.domain, index, data.num_domains)
+    expected = Objective(data, config.train)(model, batch, torch.Generator().manual_seed(5))
+    negatives = draw_shared(data, config.train.num_negatives, torch.Generator().manual_seed(5))
+    losses = shared_loss(plain, collated(data, batch.record), negatives, [len(c) for c in data.catalogues])
+    torch.testing.assert_close(losses, expected)
+    expected.sum().backward()
+    losses.sum().backward()
+    torch.testing.assert_close(
+        plain.item_table.weight.grad, model.item.embedding.tables[module_key("item_id")].weight.grad
+    )
+    torch.testing.assert_close(
+        plain.user_network.heads[1].weight.grad, model.user.network.forward_network.weight.grad[1].T
+    )
+
+
+def test_negatives_of_a_row_are_other_items_of_its_domain():
+    data = synthetic(2, **SMALL)
+    data = data.replace(catalogues=(data.catalogues[0], data.catalogues[1][:40]))
+    data = data.replace(train=data.train.take((data.train.domain == 0) | (data.train.item < 40)))
+    records = PlainDataset(data, 5, 20, seed=0)
+    for i in range(50):
+        sample = records[i]
+        allowed = data.catalogues[sample["domain"]] + 1
+        assert torch.isin(sample["negatives"], allowed).all()
+        assert (sample["negatives"] != sample["item"]).all() and len(sample["negatives"]) == 20
+        assert len(sample["history"]) == 5 and (sample["history"] != sample["item"]).all()
+
+
+def test_loss_against_negatives_of_each_row():
+    data, _, _, plain = pair()
+    rows = collated(data, range(10)) | {"negatives": torch.randint(1, 51, (10, 4))}
+    losses = row_loss(plain, rows)
+    users = plain.user_vectors(rows["user"], rows["history"], rows["domain"])
+    for i in range(10):
+        ids = torch.cat([rows["item"][i : i + 1], rows["negatives"][i]])
+        scores = plain.item_vectors(ids, rows["domain"][i].repeat(5)) @ users[i]
+        torch.testing.assert_close(losses[i], -torch.log_softmax(scores, 0)[0])
+
+
+def test_pick_takes_each_row_from_its_domain():
+    of_each = [torch.full((4, 2), float(d)) for d in range(3)]
+    domain = torch.tensor([2, 0, 1, 2])
+    assert pick(of_each, domain).tolist() == [[2, 2], [0, 0], [1, 1], [2, 2]]
+
+
+def test_the_baseline_refuses_what_it_does_not_cover(make_tiny):
+    with pytest.raises(ValueError, match="these differ: fusion"):
+        PlainADI(settings(fusion="sum").model, synthetic(2, **SMALL))
+    with pytest.raises(ValueError, match="reads user_id, item_id"):
+        PlainADI(settings().model, make_tiny(rich=True))
+
+
+@pytest.mark.parametrize("make", [library_step, plain_step])
+def test_steps_train(make):
+    data = synthetic(2, **SMALL)
+    step = make(data, settings(width=8, batch_size=100, num_negatives=10))
+    assert [step() for _ in range(5)] == [100] * 5  # more than one epoch
+    with pytest.raises(ValueError, match="batch_size smaller"):
+        make(data, settings(width=8, batch_size=500, num_negatives=10))()
+
+
+def test_rounds_are_interleaved_and_ratios_are_medians_by_round():
+    calls = []
+    timings = interleaved({n: lambda n=n: calls.append(n) or 7 for n in "ab"}, rounds=2, steps_a_round=2, warm_up=1)
+    assert calls == list("ab" + "aabb" * 2) and timings["a"].records == 7
+    slow, fast = Timing([2.0, 9.0, 30.0], [2.0, 2.0, 2.0], 10), Timing([1.0, 3.0, 10.0], [1.0, 1.0, 1.0], 10)
+    summary = slow.summary(fast)
+    assert summary["times_reference"] == 3.0 and summary["times_reference_cpu"] == 2.0
+    assert summary["ms_per_step"] == 9000 and summary["records_per_second"] == pytest.approx(10 / 9, abs=1e-3)
+
+
+def test_slope_is_the_exponent():
+    assert slope([1, 2, 4, 8], [3, 12, 48, 192]) == pytest.approx(2.0)
+    assert slope([2, 4, 16], [5, 5, 5]) == pytest.approx(0.0)
+
+
+def test_peak_memory_is_of_the_child_alone():
+    block = torch.ones(256 * 2**20 // 4)  # this process grows, and its child must not inherit that
+    peak = peak_memory_mib("xmarket-sample", ["import"], 64, 8)["import"]
+    assert len(block) and peak_of_this_process_mib() > peak + 100
+    assert peak > 50
+
+
+def test_the_command_prints_one_object_and_writes_it(tmp_path, capsys):
+    out = tmp_path / "new" / "benchmarks.json"
+    threads = str(torch.get_num_threads())
+    options = ["--dataset", "xmarket-sample", "--smoke", "--threads", threads, "--out", str(out)]
+    main([*options, "--parts", "speed", "domains", "width", "bound"])
+    printed = capsys.readouterr()
+    result = json.loads(printed.out)
+    assert result == json.loads(out.read_text())
+    assert set(result["speed"]["64"]) == {"adi", "dnn", "ple", "mmoe", "plain_shared", "plain_row"}
+    assert result["speed"]["64"]["adi"]["times_reference"] == 1.0
+    assert set(result["domains"]["points"]) == {"2", "4"}
+    assert 0 < result["bound"]["share_of_bound"] < 1 and result["bound"]["flops"] > 0
+    assert "Cost by width" in printed.err and "Training, xmarket-sample" in printed.err
