@@ -298,7 +298,7 @@ def test_four_markets(ok, mirror, sample_files, monkeypatch):
 )
 def test_wrong_words(refused, words, says):
     assert says in refused(*words)
-    assert not Path("a").exists() and not Path("runs").exists() or words[0] == "reproduce"
+    assert (not Path("a").exists() and not Path("runs").exists()) or words[0] == "reproduce"
 
 
 @pytest.mark.parametrize(

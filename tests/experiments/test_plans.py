@@ -1,0 +1,77 @@
+"""Plans: every line of every size can be built, all lines get the same treatment, and the paper's names are the paper's."""
+
+import pytest
+
+from adi_lite.data.paper import paper_table
+from adi_lite.data.registry import DATASETS
+from adi_lite.experiments.plans import PLANS, PROFILES, TABLE3, WATERFALL
+from adi_lite.experiments.references import REFERENCES
+from adi_lite.experiments.runner import row_config
+from adi_lite.models.registry import NETWORKS
+
+every_plan = pytest.mark.parametrize("plan", PLANS.values(), ids=lambda p: p.name)
+
+
+@every_plan
+def test_lines_are_told_apart_and_the_main_one_is_there(plan):
+    for names in ([r.label for r in plan.rows], [r.title for r in plan.rows]):
+        assert len(set(names)) == len(names)
+    assert plan.row(plan.main).reference is False
+    assert PLANS[plan.name] is plan and plan.ks and plan.protocols
+
+
+@every_plan
+def test_three_sizes_of_known_data(plan):
+    assert set(plan.profiles) == set(PROFILES)
+    assert all(size.dataset in DATASETS and size.seeds >= 1 for size in plan.profiles.values())
+    assert plan.profile("full").seeds >= 5 and plan.profile("full").epochs == 1 and not plan.profile("full").changes
+    assert "sample" in plan.profile("smoke").dataset
+    with pytest.raises(ValueError, match="unknown profile 'huge'; choose smoke, quick, full"):
+        plan.profile("huge")
+
+
+@every_plan
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_line_has_a_configuration_in_every_size(plan, profile):
+    size = plan.profile(profile)
+    dataset = size.dataset.removesuffix("-sample")
+    for row in plan.rows:
+        if row.reference:
+            assert row.method in REFERENCES
+            continue
+        whole = row_config(row, plan.profile("full"), dataset, 0)
+        config = row_config(row, size, dataset, 3)
+        assert config.model.method == row.method and config.train.seed == 3
+        assert 1 <= config.train.epochs == max(1, round(whole.train.epochs * size.epochs))
+        assert config.train.patience is None, "a plan trains without a validation split"
+        for name, value in size.changes.items():
+            if name not in row.changes:
+                assert getattr(config.model, name, getattr(config.train, name, None)) == value
+
+
+@every_plan
+def test_the_papers_names(plan):
+    printed = set(paper_table(plan.paper_table)["method"])
+    for row in plan.rows:
+        assert not row.paper or row.paper in printed
+    assert any(row.paper for row in plan.rows)
+
+
+def test_table_3_has_every_method_and_every_reference():
+    assert [r.method for r in TABLE3.rows if not r.reference] == list(NETWORKS)
+    assert {r.method for r in TABLE3.rows if r.reference} == set(REFERENCES)
+    # The table prints ADI with several adaptation layers or none; every method that it prints has a line here.
+    assert {r.paper for r in TABLE3.rows if r.paper} == set(paper_table(3)["method"])
+
+
+def test_the_waterfall_makes_one_change_at_a_time():
+    steps = [r for r in WATERFALL.rows if not r.reference]
+    assert steps[0].changes == {} and steps[-1].label == WATERFALL.main
+    size = WATERFALL.profile("full")
+    configs = [row_config(r, size, "xmarket", 0) for r in steps]
+    for before, after, config, old in zip(steps, steps[1:], configs[1:], configs, strict=False):
+        assert set(before.changes) < set(after.changes) or any(
+            before.changes[k] != v for k, v in after.changes.items() if k in before.changes
+        )
+        assert set(before.changes) <= set(after.changes)
+        assert config != old
