@@ -125,7 +125,8 @@ MAX_SECONDS = 253_402_300_799
 """The last second of the year 9999."""
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?", re.ASCII)
 _WHOLE = re.compile(r"[+-]?\d{1,18}", re.ASCII)
-_ISO = re.compile(r"\d{4}-\d\d-\d\d([T ].*)?", re.ASCII)
+_ISO = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,9})?)?(Z|[+-]\d\d(:?\d\d)?)?)?", re.ASCII)
+"""Stricter than pandas, which takes the cut-off 10:30:0 for a moment."""
 _UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 
@@ -232,7 +233,7 @@ class TimestampParser:
 
 
 def is_date(text: str) -> bool:
-    """Whether the text starts as an ISO 8601 date does."""
+    """Whether the text is an ISO 8601 date, with or without a time."""
     return _ISO.fullmatch(text) is not None
 
 

@@ -17,7 +17,7 @@ from adi_lite.data.side_table import DOMAIN, RESERVED, feature_columns
 from adi_lite.data.sources import Source
 
 SEPARATOR = "|"
-_INTEGER = re.compile(r"\s*[+-]?[0-9]+\s*")
+_INTEGER = re.compile(r"[ \t]*[+-]?[0-9]+[ \t]*")
 
 
 def infer_side(source: Source, side: str, report: Report) -> dict[str, FeatureSpec]:

@@ -20,8 +20,8 @@ from adi_lite.data.schema_file import FeatureSpec
 
 MAX_MAGNITUDE = 1e30
 """Numbers larger than this are refused: their squares would overflow."""
-NUMBER = re.compile(r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*")
-_NOT_FINITE = re.compile(r"\s*[+-]?inf(inity)?\s*", re.IGNORECASE)
+NUMBER = re.compile(r"[ \t]*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?[ \t]*")
+_NOT_FINITE = re.compile(r"[ \t]*[+-]?inf(inity)?[ \t]*", re.IGNORECASE)
 MISSING_NUMBERS = frozenset({"", "nan", "na", "n/a", "<na>", "null", "none"})
 """Texts, in any case, that stand for a missing number. In a category, only an empty text is missing."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 
 from adi_lite.data.defects import Report
 from adi_lite.data.ids import IdTable, TimestampParser
@@ -22,7 +21,7 @@ class Records:
     """Interactions as numbers of their ids, in the order of the file.
 
     Attributes:
-        user, item, domain: (n,) int64 numbers within the tables of ids.
+        user, item, domain: (n,) int32 numbers within the tables of ids.
         seconds: (n,) moments, or None.
         users, items, domains: the tables of ids.
     """
@@ -44,7 +43,7 @@ class Records:
     def renumber(self, names: list[str]) -> Records:
         """The same records, with domains numbered in the order of ``names``, and no other domain allowed."""
         table = IdTable("domain", names or None)
-        number = np.array([table.codes[name] for name in self.domains.codes], dtype=np.int64)
+        number = np.array([table.codes[name] for name in self.domains.codes], dtype=np.int32)
         return Records(
             self.user,
             self.item,
@@ -71,7 +70,7 @@ def read_interactions(source: Source | None, domains: list[str] | None, report: 
     """
     tables = {"user_id": IdTable("user"), "item_id": IdTable("item"), "domain": IdTable("domain", domains)}
     if source is None:
-        return _join({}, tables, report)
+        return _join({}, tables)
     fine = [c for c in tables if _is_there(source, c, report) and _accepts(tables[c], source, c, report)]
     moments = None
     if "timestamp" in source.types:
@@ -103,8 +102,9 @@ def read_interactions(source: Source | None, domains: list[str] | None, report: 
         message = f"{len(tables['domain']):,} different domains"
         remedy = f"look whether the column holds something else, or list more than {MAX_DOMAINS} in schema.yaml"
         report.add("error", source.file, "domain", message, remedy)
-    _report_repeats(source.file, parts, report)
-    return _join(parts, tables, report)
+    records = _join(parts, tables)
+    _report_repeats(source.file, records, report)
+    return records
 
 
 def _is_there(source: Source, column: str, report: Report) -> bool:
@@ -117,17 +117,22 @@ def _accepts(table: IdTable, source: Source, column: str, report: Report) -> boo
     return table.accepts(source.file, column, source.types[column], source.is_text, report)
 
 
-def _report_repeats(file: str, parts: dict[str, list[np.ndarray]], report: Report) -> None:
-    if report.ok and parts:
-        again = pd.DataFrame({c: np.concatenate(p) for c, p in parts.items()}).duplicated().to_numpy()
-        if again.any():
-            message, remedy = "the record is the same as an earlier one, and counts again", "drop it if that is wrong"
-            report.add("note", file, "", message, remedy, np.flatnonzero(again) + 1)
+def _report_repeats(file: str, records: Records, report: Report) -> None:
+    if report.of_file(file) or not len(records):
+        return
+    keys = [records.domain, records.item, records.user]
+    order = np.lexsort(keys if records.seconds is None else [records.seconds, *keys])  # equal records in their order
+    same = np.ones(len(order) - 1, dtype=bool)
+    for column in (*keys, *[records.seconds] * (records.seconds is not None)):
+        same &= column[order[1:]] == column[order[:-1]]
+    if same.any():
+        message, remedy = "the record is the same as an earlier one, and counts again", "drop it if that is wrong"
+        report.add("note", file, "", message, remedy, np.sort(order[1:][same]) + 1)
 
 
-def _join(parts: dict[str, list[np.ndarray]], tables: dict[str, IdTable], report: Report) -> Records:
+def _join(parts: dict[str, list[np.ndarray]], tables: dict[str, IdTable]) -> Records:
     """One array a column; nothing at all when a column is missing."""
     whole = all(parts.get(c) for c in tables)
     columns = {c: np.concatenate(p) for c, p in parts.items() if p} if whole else {}
-    user, item, domain = (columns.get(c, np.zeros(0)).astype(np.int64) for c in tables)
+    user, item, domain = (columns.get(c, np.zeros(0, dtype=np.int32)) for c in tables)
     return Records(user, item, domain, columns.get("timestamp"), *tables.values())

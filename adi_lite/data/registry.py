@@ -6,12 +6,14 @@ import inspect
 from collections.abc import Callable
 
 from adi_lite.data.schema import MultiDomainDataset
+from adi_lite.data.simulator import load_simulator
 from adi_lite.data.xmarket import load_xmarket
 from adi_lite.data.xmarket_sample import load_xmarket_sample
 
 Loader = Callable[..., MultiDomainDataset]
 
 DATASETS: dict[str, Loader] = {
+    "simulator": load_simulator,
     "xmarket": load_xmarket,
     "xmarket-sample": load_xmarket_sample,
 }

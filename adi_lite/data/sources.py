@@ -259,7 +259,7 @@ def _report_line_breaks(file: str, block: Block, report: Report) -> None:
 def _is_clean_text(path: Path, report: Report) -> bool:
     """Whether all of the file is UTF-8 without NUL and with paired double quotes; read in pieces."""
     decoder = codecs.getincrementaldecoder("utf-8")()
-    line, quotes = 1, 0
+    line, quotes, last = 1, 0, b""
     with path.open("rb") as file:
         if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
             report.add("error", path.name, "", "is UTF-16 text", "save it as UTF-8")
@@ -281,6 +281,7 @@ def _is_clean_text(path: Path, report: Report) -> bool:
                 return False
             line += piece.count(b"\n")
             quotes += piece.count(b'"')
+            last = piece[-1:]
     if decoder.getstate()[0]:
         report.add("error", path.name, "", "ends in the middle of a character", "write or copy the file again, whole")
         return False
@@ -288,6 +289,9 @@ def _is_clean_text(path: Path, report: Report) -> bool:
         message = f"has {quotes:,} double quotes, an odd number: one is never closed"
         report.add("error", path.name, "", message, "close it, and write a quote within a cell twice")
         return False
+    if last not in (b"\n", b"\r"):
+        message, remedy = "does not end with a line break", "see whether its last row was cut off"
+        report.add("warning", path.name, "", message, remedy)
     return True
 
 

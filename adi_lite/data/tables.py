@@ -95,8 +95,8 @@ def load_folder(
     """The data set of a folder: ``interactions``, optional ``users`` and ``items`` (each ``.parquet`` or ``.csv``) and
     optional ``schema.yaml``.
 
-    Files are read block by block. Memory holds the numbers of the records (about 20 bytes each), the distinct ids and
-    the encoded features, never a file as a whole.
+    Files are read block by block. Memory holds the numbers of the records, the distinct ids and the encoded
+    features, never the text of a file: about 130 bytes a record at the peak, of which the data set keeps 40.
 
     Args:
         folder: where the files are.

@@ -113,7 +113,7 @@ class Evaluation:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         try:
-            pq.write_table(table, partial)
+            pq.write_table(table, partial, compression="zstd")
             os.replace(partial, path)
         finally:
             partial.unlink(missing_ok=True)

@@ -48,25 +48,28 @@ class PlanResult:
         return "sample" in self.notes
 
 
-def run_plan(plan: Plan, profile: str, *, only: tuple[str, ...] = (), report: Report | None = None) -> PlanResult:
+def run_plan(
+    plan: Plan, profile: str, *, only: tuple[str, ...] = (), reuse: bool = True, report: Report | None = None
+) -> PlanResult:
     """Run (or find) every run of a plan.
 
     Args:
         plan: what to run.
         profile: its size: smoke, quick or full.
         only: labels of the lines to run; all by default.
+        reuse: take runs that are stored already; False trains all again, as a check of the code must.
         report: called with a line of text before and after each run.
     """
     say = report or (lambda text: None)
     size = plan.profile(profile)
-    data = _data(size, say)
-    store = Store(runs_folder() / plan.name / profile, PUBLISHED / plan.name if profile == "full" else None)
+    data = load_for(size, say)
+    store = Store(runs_folder() / profile, PUBLISHED / "runs" if profile == "full" else None)
     jobs = list(_jobs(plan, size, only))
     runs: dict[str, list[StoredRun]] = {}
     started = time.perf_counter()
     for n, (row, config) in enumerate(jobs, 1):
         key = _key(plan, row, size, config, data)
-        found = store.find(key)
+        found = store.find(key) if reuse else None
         seed = "" if config is None else f", seed {config.train.seed}"
         if found is None:
             say(f"[{n}/{len(jobs)}] {row.title}{seed} … ({time.perf_counter() - started:.0f} s so far)")
@@ -151,7 +154,7 @@ def _key(plan: Plan, row: Row, size: Profile, config: Config | None, data: Multi
     }
 
 
-def _data(size: Profile, say: Report) -> MultiDomainDataset:
+def load_for(size: Profile, report: Report | None = None) -> MultiDomainDataset:
     """The profile's data, without a validation split: settings are chosen by then, and train on all of it.
 
     Where the files of the real data are out of reach, the drawn sample stands in, and says so in its notes.
@@ -161,5 +164,8 @@ def _data(size: Profile, say: Report) -> MultiDomainDataset:
         return load_dataset(size.dataset, **options)
     except OutOfReachError as error:
         stand_in = f"{size.dataset}-sample"
-        say(f"{error}\nA drawn sample stands in for {size.dataset!r}: the figures say nothing about the paper's.")
+        if report is not None:
+            report(
+                f"{error}\nA drawn sample stands in for {size.dataset!r}: the figures say nothing about the paper's."
+            )
         return load_dataset(stand_in, **options)

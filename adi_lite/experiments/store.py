@@ -2,7 +2,7 @@
 
 A run is known by its *key*: the data set and its options, the configuration and the seed. The same key is never trained
 twice, whichever table asks for it. Published runs lie in ``data/results`` of a checkout and are read only; new ones go to
-``runs`` in the working directory (or where ``ADI_LITE_RUNS`` points).
+``runs`` in the checkout (or where ``ADI_LITE_RUNS`` points).
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ PUBLISHED = Path(__file__).resolve().parents[2] / "data" / "results"
 
 
 def runs_folder() -> Path:
-    return Path(os.environ.get("ADI_LITE_RUNS", "runs"))
+    """Where new runs go: ``ADI_LITE_RUNS``, else ``runs`` in the checkout (or, without one, in the working directory)."""
+    root = PUBLISHED.parents[1]
+    default = root / "runs" if (root / "pyproject.toml").is_file() else Path("runs")
+    return Path(os.environ.get("ADI_LITE_RUNS") or default)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Paper | here, side by side: what a plan's runs say about each figure of the paper, with intervals over seeds."""
+"""Paper | here, side by side: what a plan's runs say about each figure of the paper, with intervals and verdicts."""
 
 from __future__ import annotations
 
@@ -6,108 +6,107 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from adi_lite.data.paper import paper_table
-from adi_lite.evaluation.significance import seed_interval
+from adi_lite.evaluation.significance import AVERAGE, compare, kendall_tau
 from adi_lite.experiments.runner import PlanResult
 
-AVERAGE = "average"
+LEVEL = 0.05
 
 
-def values(result: PlanResult, protocol: str, metric: str) -> pd.DataFrame:
-    """Long form, a row for each run and domain: label, title, seed, domain (and the average), value."""
-    rows = []
-    for label, evaluations in result.evaluations(protocol).items():
-        title = result.plan.row(label).title
-        for seed, evaluation in enumerate(evaluations):
-            each = {name: m[metric] for name, m in evaluation.per_domain().items()}
-            each[AVERAGE] = evaluation.average()[metric]
-            rows += [(label, title, seed, domain, value) for domain, value in each.items()]
-    return pd.DataFrame(rows, columns=["label", "title", "seed", "domain", "value"])
+def summary(result: PlanResult, protocol: str, metric: str, against: str) -> pd.DataFrame:
+    """A row for each line of a plan and each domain (and their average).
 
+    Args:
+        against: label of the line that all others are compared with, query by query.
 
-def summary(result: PlanResult, protocol: str, metric: str) -> pd.DataFrame:
-    """A row for each line and domain: mean over seeds, 95 % interval (low, high; NaN for one seed), paper's figure.
-
-    Columns: label, title, domain, seeds, mean, low, high, paper.
+    Returns:
+        Columns label, title, domain, seeds, queries, mean, low, high (95 %, over seeds and users), paper (NaN where it
+        prints nothing), difference to ``against`` with difference_low and difference_high, p, p_holm.
     """
-    rows = []
-    for (label, title, domain), group in values(result, protocol, metric).groupby(
-        ["label", "title", "domain"], sort=False
-    ):
-        numbers = group["value"].to_numpy()
-        low, high = seed_interval(numbers)[1:] if len(numbers) > 1 else (np.nan, np.nan)
-        rows.append((label, title, domain, len(numbers), numbers.mean(), low, high))
-    table = pd.DataFrame(rows, columns=["label", "title", "domain", "seeds", "mean", "low", "high"])
-    return table.assign(paper=[_paper(result, r.label, r.domain, metric) for r in table.itertuples()])
+    table = compare(result.evaluations(protocol), against, metrics=[metric]).rename(columns={"method": "label"})
+    table.insert(1, "title", [result.plan.row(label).title for label in table["label"]])
+    table["paper"] = [_paper(result, r.label, r.domain, metric) for r in table.itertuples()]
+    keep = ["label", "title", "domain", "seeds", "queries", "mean", "low", "high", "paper"]
+    return table[[*keep, "difference", "difference_low", "difference_high", "p", "p_holm"]]
 
 
-def side_by_side(result: PlanResult, protocol: str, metric: str, digits: int = 3) -> pd.DataFrame:
-    """The table that a page shows: for each line, domain by domain, the paper's figure and ours ± half the interval."""
-    table = summary(result, protocol, metric)
-    columns: dict[tuple[str, str], list[str]] = {}
-    titles = list(dict.fromkeys(table["title"]))
+def side_by_side(table: pd.DataFrame, digits: int = 3) -> pd.DataFrame:
+    """What a page shows of a :func:`summary`: domain by domain, the paper's figure and ours ± half its interval."""
+    titles, columns = list(dict.fromkeys(table["title"])), {}
     for domain in dict.fromkeys(table["domain"]):
-        part = table[table["domain"] == domain].set_index("title")
-        if result.plan.paper_table is not None:
-            columns[domain, "paper"] = [_number(part.loc[t, "paper"], digits) for t in titles]
-        columns[domain, "here"] = [_with_interval(part.loc[t], digits) for t in titles]
-    return pd.DataFrame(columns, index=pd.Index(titles, name="method"))
+        part = table[table["domain"] == domain].set_index("title").loc[titles]
+        if table["paper"].notna().any():
+            columns[domain, "paper"] = [_number(v, digits) for v in part["paper"]]
+        columns[domain, "here"] = [
+            f"{r.mean:.{digits}f} ± {(r.high - r.low) / 2:.{digits}f}" for r in part.itertuples(index=False)
+        ]
+    shown = pd.DataFrame(columns, index=pd.Index(titles, name=None))
+    shown.columns = pd.MultiIndex.from_tuples(shown.columns)
+    return shown
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of one claim: ``holds``, ``does not hold`` or ``undecided``, and the figures that say so."""
+    """What became of one claim: ``holds``, ``does not hold`` or ``open`` (see the book's page *Definitions*)."""
 
     claim: str
     outcome: str
     because: str
 
-
-def kendall(result: PlanResult, protocol: str, metric: str) -> pd.DataFrame:
-    """By domain, Kendall's tau-b between the paper's order of the methods and ours (1: same order, -1: reversed)."""
-    table = summary(result, protocol, metric).dropna(subset="paper")
-    rows = [
-        (domain, len(part), float(stats.kendalltau(part["paper"], part["mean"]).statistic))
-        for domain, part in table.groupby("domain", sort=False)
-    ]
-    return pd.DataFrame(rows, columns=["domain", "methods", "tau"])
+    def __str__(self) -> str:
+        return f"{self.claim}: {self.outcome}. {self.because}"
 
 
-def best_claim(result: PlanResult, protocol: str, metric: str, label: str, comparison: pd.DataFrame) -> Verdict:
-    """Whether ``label`` is the best of all lines on average, judged by paired tests (``significance.compare``).
+def best_on_average(table: pd.DataFrame, label: str, metric: str, *, among: tuple[str, ...] = ()) -> Verdict:
+    """Whether ``label``, which the :func:`summary` compares with, beats each line (of ``among``) on average.
 
-    ``comparison`` holds, for the other lines, the difference of each *to* ``label`` and its Holm-corrected p-value.
+    It holds if the difference to every other line is in its favour with a corrected p below 0.05, does not hold if one
+    line is ahead of it with such a p, and is open otherwise.
     """
-    title = result.plan.row(label).title
-    claim = f"{title} has the best average {metric}"
-    table = summary(result, protocol, metric)
     average = table[table["domain"] == AVERAGE].set_index("label")
-    best = average["mean"].idxmax()
-    own = average.loc[label, "mean"]
-    if best != label:
-        top = average.loc[best]
-        row = _find(comparison, best, metric)
-        outcome = "does not hold" if row is not None and row["p_holm"] < 0.05 else "undecided"
-        return Verdict(claim, outcome, f"{top['title']} has {top['mean']:.4f}, {title} {own:.4f}{_p(row)}")
-    second = average.drop(label)["mean"].idxmax()
-    row = _find(comparison, second, metric)
-    outcome = "holds" if row is not None and row["p_holm"] < 0.05 else "undecided"
-    runner_up = average.loc[second]
-    return Verdict(claim, outcome, f"{title} has {own:.4f}, next {runner_up['title']} {runner_up['mean']:.4f}{_p(row)}")
+    own, others = average.loc[label], average.drop(label)
+    if among:
+        others = others.loc[[name for name in among if name != label]]
+    claim = f"{own['title']} has the best average {metric}"
+    top = others.loc[others["mean"].idxmax()]
+    significant = others["p_holm"] < LEVEL
+    text = (
+        f"{own['title']} {own['mean']:.4f}, best other {top['title']} {top['mean']:.4f}, difference "
+        f"{-top['difference']:+.4f} [{-top['difference_high']:+.4f}, {-top['difference_low']:+.4f}], {_p(top['p_holm'])}"
+    )
+    if (significant & (others["difference"] > 0)).any():
+        return Verdict(claim, "does not hold", text)
+    if (significant & (others["difference"] < 0)).all():
+        return Verdict(claim, "holds", text)
+    return Verdict(claim, "open", text)
 
 
-def _find(comparison: pd.DataFrame, label: str, metric: str) -> pd.Series | None:
-    part = comparison[(comparison["method"] == label) & (comparison["metric"] == metric)]
-    part = part[part["domain"] == AVERAGE]
-    return None if part.empty else part.iloc[0]
+def orders(result: PlanResult, table: pd.DataFrame) -> pd.DataFrame:
+    """By domain, Kendall's tau-b between the paper's order of the methods and ours: 1 the same order, -1 reversed."""
+    rows = []
+    printed = table.dropna(subset="paper")
+    for domain in dict.fromkeys(printed["domain"]):
+        part = printed[printed["domain"] == domain].set_index("label")
+        tau, p = kendall_tau(part["mean"].to_dict(), part["paper"].to_dict())
+        rows.append((domain, len(part), tau, p))
+    return pd.DataFrame(rows, columns=["domain", "methods", "tau", "p"])
 
 
-def _p(row: pd.Series | None) -> str:
-    if row is None or not np.isfinite(row["p_holm"]):
-        return ""
-    return f" (p = {row['p_holm']:.2g} after Holm)" if row["p_holm"] >= 1e-4 else " (p < 0.0001 after Holm)"
+def cost(result: PlanResult) -> pd.DataFrame:
+    """What each line took: parameters, epochs, and medians over seeds of training time, records/s and peak memory."""
+    rows = {}
+    for label, runs in result.runs.items():
+        about = [r.about for r in runs]
+        neural = about[0]["parameters"] is not None
+        rate = [np.median([e["records_per_second"] for e in a["epochs"]]) for a in about] if neural else [np.nan]
+        rows[result.plan.row(label).title] = {
+            "network parameters": about[0]["parameters"]["networks"] if neural else 0,
+            "embedding parameters": about[0]["parameters"]["embeddings"] if neural else 0,
+            "training, s": np.median([a["train_seconds"] for a in about]),
+            "records/s": np.median(rate),
+        }
+    return pd.DataFrame(rows).T
 
 
 def _paper(result: PlanResult, label: str, domain: str, metric: str) -> float:
@@ -117,9 +116,7 @@ def _paper(result: PlanResult, label: str, domain: str, metric: str) -> float:
         return np.nan
     names = {d: f"D{i + 1}" for i, d in enumerate(result.domains)} | {AVERAGE: "avg"}
     printed = paper_table(result.plan.paper_table)
-    match = printed[
-        (printed["method"] == name) & (printed["domain"] == names[domain]) & (printed["metric"] == metric.lower())
-    ]
+    match = printed[(printed["method"] == name) & (printed["domain"] == names[domain]) & (printed["metric"] == metric)]
     return float(match["value"].iloc[0]) if len(match) else np.nan
 
 
@@ -127,6 +124,5 @@ def _number(value: float, digits: int) -> str:
     return "–" if np.isnan(value) else f"{value:.{digits}f}"
 
 
-def _with_interval(row: pd.Series, digits: int) -> str:
-    text = f"{row['mean']:.{digits}f}"
-    return text if np.isnan(row["low"]) else f"{text} ± {(row['high'] - row['low']) / 2:.{digits}f}"
+def _p(value: float) -> str:
+    return "p < 0.0001 after Holm" if value < 1e-4 else f"p = {value:.2g} after Holm"

@@ -48,13 +48,34 @@ def sampled_softmax(
     """
     if negatives.shape != (len(positive), len(log_q)):
         raise ValueError(f"negatives must be (b, m) = {(len(positive), len(log_q))}, got {tuple(negatives.shape)}")
-    negatives = negatives - log_q
-    if len(hits):
-        negatives = negatives.index_put((hits[:, 0], hits[:, 1]), negatives.new_tensor(-torch.inf))
     if log_q_positive is not None:
         positive = positive - log_q_positive
-    logits = torch.cat([positive.unsqueeze(1), negatives], 1)
-    return F.cross_entropy(logits, logits.new_zeros(len(logits), dtype=torch.int64), reduction="none")
+    return _SampledSoftmax.apply(positive, negatives, log_q, hits)
+
+
+class _SampledSoftmax(torch.autograd.Function):
+    """Cross-entropy of the positive among corrected negatives, in one buffer.
+
+    Composed of ready-made operations it would copy the (b, m) matrix six times, and reading and writing it is a
+    large part of a training step. Here it is copied once.
+    """
+
+    @staticmethod
+    def forward(ctx, positive: Tensor, negatives: Tensor, log_q: Tensor, hits: Tensor) -> Tensor:  # noqa: ANN001
+        logits = negatives.new_empty(len(positive), negatives.shape[1] + 1)
+        logits[:, 0] = positive
+        torch.sub(negatives, log_q, out=logits[:, 1:])
+        logits[hits[:, 0], hits[:, 1] + 1] = -torch.inf
+        logs = torch.log_softmax(logits, 1)
+        ctx.save_for_backward(logs)
+        return -logs[:, 0]
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:  # noqa: ANN001
+        (logs,) = ctx.saved_tensors
+        scaled = torch.exp(logs).mul_(grad.unsqueeze(1))
+        return scaled[:, 0] - grad, scaled[:, 1:], None, None
 
 
 def double_softmax(positive: Tensor, negatives: Tensor) -> Tensor:

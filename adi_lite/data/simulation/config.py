@@ -60,7 +60,7 @@ class SimulatorConfig:
     interest_dim: int = 8
     """Width of the latent space of interests and categories."""
     shared_interest: float = 0.7
-    """Share of a user's latent interest (its variance) that all domains have in common; the rest is the domain's own."""
+    """Share of a user's latent interest (in variance) that domains have in common; the rest is each domain's own."""
     interest_strength: float = 2.0
     """Standard deviation over categories of the utility that latent interest gives to the clicks of day 0."""
     behaviours: float = 8.0
@@ -108,7 +108,7 @@ class SimulatorConfig:
             overlap = getattr(self, name)
             if overlap is not None and len(overlap.shared) != self.num_domains:
                 raise ValueError(
-                    f"{name} describes {len(overlap.shared)} domains, the simulator has {self.num_domains}"
+                    f"{name} describes {len(overlap.shared)} domains, but num_domains is {self.num_domains}"
                 )
         for d, mean in enumerate(self.records_per_user()):
             if mean < 1:

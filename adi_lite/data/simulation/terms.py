@@ -56,7 +56,7 @@ HISTORY_SHRINKAGE = 5.0
 
 
 def weights(config: SimulatorConfig) -> np.ndarray:
-    """(D, terms) weight of each term in each domain: base times the domain's emphasis, times ``strength`` if it has a user."""
+    """(D, terms) weight of each term in each domain: base * emphasis, * ``strength`` where it reads a user feature."""
     base = np.array([t.base * (config.strength if t.user else 1.0) for t in TERMS])
     turn = (np.arange(config.num_domains)[:, None] + np.arange(len(TERMS))) % len(config.emphasis)
     return base * np.asarray(config.emphasis)[turn]

@@ -56,7 +56,7 @@ class Truth:
         return pd.DataFrame(weights(self.config).T, [t.name for t in TERMS], list(self.config.domains))
 
     def scores(self, users: Tensor, domain: int) -> Tensor:
-        """(b, n) log probability of each item of the domain's catalogue, in its order, to be the next record of ``users``.
+        """(b, n) log probability of each item of the domain's catalogue, in its order, to be the item of a record.
 
         This is the distribution that records are drawn from, so no scorer has a higher expected Recall@N.
         """
@@ -151,7 +151,7 @@ class Truth:
         """True importance of each feature of one side in each domain: a row for each feature, columns sum to 1.
 
         A feature's raw importance is the log likelihood, in nats a record, that is lost when the terms that read it are
-        left out of the utility: KL(p || p without f) = E_p[x] + log E_p[exp(-x)] with x the sum of these terms, averaged
+        left out of the utility: KL(p || p without f) = E_p[x] + log E_p[exp(-x)] with x the sum of these terms, taken
         over the first ``max_users`` active users of the domain. Divided by the sum over the side's features.
 
         Raises:
@@ -167,7 +167,7 @@ class Truth:
         columns = {}
         for d, domain in enumerate(self.config.domains):
             users = torch.from_numpy(np.flatnonzero(self.active[:, d])[:max_users])
-            log_p = torch.log_softmax(torch.from_numpy(self._utility(users, d)), 1).numpy()
+            log_p = torch.log_softmax(torch.from_numpy(self._utility(users, d)).double(), 1).numpy()
             columns[domain] = {
                 f.name: self._loss_without(users, d, log_p, side, name) if of in (None, d) else 0.0
                 for f, name, of in describe_features(self.config, side)
@@ -180,8 +180,11 @@ class Truth:
         names = [t.name for t in TERMS if getattr(t, side) == feature]
         if not names or not len(users):
             return 0.0
-        p, x = np.exp(log_p), self._terms(users, domain, names)
-        return float(np.mean((p * x).sum(1) + np.log((p * np.exp(-x)).sum(1))))
+        x = self._terms(users, domain, names).astype(np.float64)
+        if not x.any():
+            return 0.0
+        p = np.exp(log_p)
+        return max(0.0, float(np.mean((p * x).sum(1) + np.log((p * np.exp(-x)).sum(1)))))
 
     def _utility(self, users: Tensor, domain: int, part: str | None = None) -> np.ndarray:
         """(b, n) float32 utility up to a constant of the user; ``part`` as in :meth:`DomainUtility.log_weight`."""

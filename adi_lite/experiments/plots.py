@@ -1,0 +1,89 @@
+"""Figures of the book: readable in grey and by the colour-blind, with units and intervals."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from adi_lite.evaluation.significance import AVERAGE
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
+"""Four of the Okabe-Ito palette, of different lightness."""
+MARKERS = ("o", "s", "^", "D")
+
+
+def dots(table: pd.DataFrame, metric: str) -> Figure:
+    """A :func:`~adi_lite.experiments.tables.summary` as dots with intervals, a panel each domain; crosses: the paper."""
+    domains = list(dict.fromkeys(table["domain"]))
+    titles = list(dict.fromkeys(table["title"]))
+    figure, axes = plt.subplots(
+        1, len(domains), figsize=(2.2 * len(domains) + 2, 0.28 * len(titles) + 1.2), sharey=True, layout="constrained"
+    )
+    place = np.arange(len(titles))[::-1]
+    for ax, domain in zip(np.atleast_1d(axes), domains, strict=True):
+        part = table[table["domain"] == domain].set_index("title").loc[titles]
+        error = np.stack([part["mean"] - part["low"], part["high"] - part["mean"]])
+        ax.errorbar(part["mean"], place, xerr=error, fmt="o", color=COLOURS[0], capsize=3, label="here, 95 % interval")
+        ax.plot(part["paper"], place, "x", color=COLOURS[1], markersize=7, mew=2, label="paper")
+        ax.set_title(domain)
+        ax.set_xlabel(metric)
+        ax.grid(axis="x", alpha=0.3)
+    np.atleast_1d(axes)[0].set_yticks(place, titles)
+    handles, labels = np.atleast_1d(axes)[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
+    return figure
+
+
+def waterfall(table: pd.DataFrame, steps: list[str], references: list[str], metric: str) -> Figure:
+    """From the first step to the last: bars from each step's average to the next; references as lines.
+
+    Args:
+        table: a summary; its average over domains is drawn.
+        steps, references: labels of lines.
+    """
+    average = table[table["domain"] == AVERAGE].set_index("label")
+    part = average.loc[steps]
+    figure, ax = plt.subplots(figsize=(7.5, 0.36 * len(steps) + 1.8), layout="constrained")
+    place = np.arange(len(steps))[::-1]
+    means = part["mean"].to_numpy()
+    before = np.concatenate([[0.0], means[:-1]])
+    for i, y in enumerate(place):
+        gain = means[i] - before[i]
+        colour = "#999999" if i == 0 else COLOURS[0] if gain >= 0 else COLOURS[1]
+        ax.barh(
+            y, gain, left=before[i], color=colour, edgecolor="black", linewidth=0.5, hatch="" if gain >= 0 else "///"
+        )
+        change = f"{means[i]:.3f}" if i == 0 else f"{means[i]:.3f} ({gain:+.3f})"
+        ax.text(max(means[i], before[i]) + 0.006, y, change, va="center", fontsize=8)
+    ax.errorbar(
+        means, place, xerr=np.stack([means - part["low"], part["high"] - means]), fmt="none", color="black", capsize=2
+    )
+    for label, style in zip(references, ("-", "--", "-.", ":"), strict=False):
+        value = average.loc[label, "mean"]
+        ax.axvline(
+            value, color="black", linestyle=style, linewidth=1, label=f"{average.loc[label, 'title']} {value:.3f}"
+        )
+    ax.set_yticks(place, part["title"])
+    ax.set_xlim(0, max(average["high"].max() * 1.2, 0.1))
+    ax.set_xlabel(f"{metric}, average over domains")
+    figure.legend(loc="outside lower center", ncols=4, frameon=False)
+    return figure
+
+
+def overlaps(table: pd.DataFrame, column: str, ax: Axes) -> None:
+    """A matrix of shared users or items from ``describe.table5``, with the numbers in its cells."""
+    names = list(dict.fromkeys(table["domain"]))
+    matrix = np.zeros((len(names), len(names)))
+    for row in table.itertuples():
+        i, j = names.index(row.domain), names.index(row.other_domain)
+        matrix[i, j] = matrix[j, i] = getattr(row, column)
+    ax.imshow(np.log1p(matrix), cmap="Blues")
+    for i, j in np.ndindex(matrix.shape):
+        dark = np.log1p(matrix[i, j]) > 0.7 * np.log1p(matrix).max()
+        ax.text(j, i, f"{matrix[i, j]:,.0f}", ha="center", va="center", color="white" if dark else "black")
+    ax.set_xticks(range(len(names)), names)
+    ax.set_yticks(range(len(names)), names)
+    ax.set_title(f"shared {column}")
