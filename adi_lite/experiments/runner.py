@@ -43,6 +43,11 @@ class PlanResult:
         return {label: [r.evaluations[protocol] for r in runs] for label, runs in self.runs.items()}
 
     @property
+    def seeds(self) -> int:
+        """Seeds of each neural line."""
+        return self.plan.profile(self.profile).seeds
+
+    @property
     def stands_in(self) -> bool:
         """Whether a drawn sample stands in for real data, so that no figure says anything about the paper's."""
         return "sample" in self.notes
