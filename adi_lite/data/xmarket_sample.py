@@ -24,7 +24,7 @@ class _Market:
 
 
 MARKETS = {"s1": _Market(640, 900, 12.0), "s2": _Market(710, 220, 7.0), "s3": _Market(330, 125, 7.0)}
-"""A tenth of the users, items and records of Table 4."""
+"""About a tenth of the users, items and records of Table 4; some of the items are never drawn."""
 CORPUS, FACTORS = 1050, 8
 
 

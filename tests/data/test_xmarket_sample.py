@@ -17,14 +17,14 @@ def sample():
     return load_xmarket_sample()
 
 
-def test_a_tenth_of_table_4(sample):
+def test_about_a_tenth_of_table_4(sample):
     printed = paper_table(4)
     printed = printed[printed["dataset"] == "WSDM Cross-Market"].set_index(["domain", "quantity"])["value"]
-    assert sample.num_users == pytest.approx(printed["all", "users"] / 10, rel=0.05)
-    assert sample.num_items == pytest.approx(printed["all", "items"] / 10, rel=0.1)
+    assert sample.num_users == pytest.approx(printed["all", "users"] / 10, rel=0.01)
+    assert sample.num_items == pytest.approx(printed["all", "items"] / 10, rel=0.2)
     for d in range(3):
         here = sum(int((sample.split(s).domain == d).sum()) for s in ("train", "valid"))
-        assert here == pytest.approx(printed[f"D{d + 1}", "records"] / 10, rel=0.15)
+        assert here == pytest.approx(printed[f"D{d + 1}", "records"] / 10, rel=0.05)
 
 
 def test_markets_share_items_and_no_users(sample):
