@@ -75,16 +75,10 @@ def _kind_of_type(source: Source, report: Report) -> Callable[[str], FeatureKind
 
 def _kinds_of_text(source: Source, columns: list[str], report: Report) -> Callable[[str], FeatureKind | None]:
     counts: dict[str, Counter] = {c: Counter() for c in columns}
-    examples: dict[str, tuple[str, int]] = {}  # the first cell that is no number
     for block in source.read(columns, Report()) if columns else ():  # defects are reported by the reading that follows
         for column in columns:
-            encoded = block.columns[column].dictionary_encode()
-            local = encoded.indices.to_numpy(zero_copy_only=False)
-            for code, text in enumerate(encoded.dictionary.to_pylist()):
-                shape = _shape_of_text(text)
-                counts[column][shape] += 1
-                if shape in ("text", "list", "date") and column not in examples:
-                    examples[column] = (text, int(block.rows[(local == code).argmax()]))
+            for text in block.columns[column].unique().drop_null().to_pylist():
+                counts[column][_shape_of_text(text)] += 1
 
     def kind_of(column: str) -> FeatureKind | None:
         seen = counts[column]
@@ -93,12 +87,7 @@ def _kinds_of_text(source: Source, columns: list[str], report: Report) -> Callab
             message, remedy = "has no value at all and is left out", "fill it, or ignore this"
             report.add("warning", source.file, column, message, remedy)
             return None
-        if seen["decimal"] and words <= seen["decimal"]:
-            if words:
-                text, row = examples[column]
-                message = f"holds numbers with a decimal point, but also {text[:40]!r}"
-                remedy = "correct the cell, or say the column's kind in schema.yaml"
-                report.add("error", source.file, column, message, remedy, [row])
+        if seen["decimal"] and words <= seen["decimal"]:  # a few words among numbers are mistakes, reported when read
             return "dense"
         if seen["date"] == numbers + words:
             report.add("warning", source.file, column, *_no_feature("dates"))

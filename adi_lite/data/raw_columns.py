@@ -213,7 +213,7 @@ class Collector:
         local = encoded.indices.fill_null(len(texts)).to_numpy(zero_copy_only=False)
         if (bad := kinds[local] == "text").any():
             message = f"{texts[local[bad][0]][:40]!r} is not a number"
-            remedy = "write a number with a decimal point, or nothing where it is missing"
+            remedy = "write a number, or nothing where it is missing, or call the column categorical in schema.yaml"
             self.report.add("error", place.file, place.column, message, remedy, place.rows[bad], kind="not a number")
         return numbers[local]
 

@@ -110,7 +110,8 @@ class Recount:
         for part in ("train", "valid", "test"):
             records = data.split(part)
             when = records.timestamp.tolist() if self.timed else [None] * len(records)
-            columns = user[records.user], item[records.item], np.array(data.domains)[records.domain], when
+            names = ((user, records.user), (item, records.item), (np.array(data.domains), records.domain))
+            columns = *(ids[rows.numpy()] for ids, rows in names), when
             loaded[part] = [(str(u), str(i), str(d), t) for u, i, d, t in zip(*columns, strict=True)]
             if self.timed:
                 assert loaded[part] == self.parts[part]
@@ -250,7 +251,11 @@ def _kind_of_text(cells: list) -> str | None:
 
 
 def _is_date(text: str) -> bool:
-    return len(text) >= 10 and text[4] == text[7] == "-" and (text[:4] + text[5:7] + text[8:10]).isdigit()
+    try:
+        dt.datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return "-" in text and "W" not in text
 
 
 def _kind_of_type(kind: str) -> str | None:
