@@ -17,7 +17,7 @@ def named_config(dataset: str, name: str, method: str, **changes: object) -> Con
 
     ``tuned`` was chosen on validation data, with the same number of trials for every method (``data/results/tuning``).
     ``as_published`` follows the public code of the paper's authors. A data set without a file of its own has the
-    general settings of ``default.yaml``; a drawn sample has those of the data set that it stands in for.
+    general settings of ``default.yaml``; some markets of a data set, or a drawn sample of it, have those of the data set.
 
     Raises:
         ValueError: an unknown name, method or setting.
@@ -38,5 +38,5 @@ def reference_settings(dataset: str) -> dict[str, dict]:
 @cache
 def _read(dataset: str) -> dict:
     folder = files("adi_lite.experiments") / "configs"
-    own = folder / f"{dataset.removesuffix('-sample')}.yaml"
+    own = folder / f"{dataset.split('-')[0]}.yaml"  # "xmarket-s1-s2-s3" and "xmarket-sample" are "xmarket"
     return yaml.safe_load((own if own.is_file() else folder / "default.yaml").read_text())

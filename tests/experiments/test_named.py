@@ -24,9 +24,11 @@ def test_data_without_a_file_have_the_general_settings(method):
         named_config("mine", "as_published", method)
 
 
-def test_the_sample_has_the_settings_of_what_it_stands_in_for():
+@pytest.mark.parametrize("dataset", ["xmarket-sample", "xmarket-s1-s2-s3", "xmarket-t1"])
+def test_a_sample_or_some_markets_have_the_settings_of_the_whole(dataset):
     for name in NAMES:
-        assert named_config("xmarket-sample", name, "adi") == named_config("xmarket", name, "adi")
+        assert named_config(dataset, name, "adi") == named_config("xmarket", name, "adi")
+    assert reference_settings(dataset) == reference_settings("xmarket") != {}
 
 
 def test_as_published_is_the_public_code():

@@ -10,8 +10,10 @@ from adi_lite.data.download import DataFileError, OutOfReachError
 from adi_lite.data.xmarket_sample import load_xmarket_sample
 from adi_lite.evaluation.metrics import evaluate
 from adi_lite.experiments import runner
+from adi_lite.experiments.named import reference_settings
 from adi_lite.experiments.plans import Plan, Profile, Row
-from adi_lite.experiments.runner import load_for, row_config, run_plan
+from adi_lite.experiments.references import build_reference
+from adi_lite.experiments.runner import load_for, row_config, run_plan, run_row
 from adi_lite.training.trainer import fit
 
 SMALL = {"dim": 8, "out_dim": 8, "hidden": (8,), "batch_size": 1024, "epochs": 4}
@@ -102,6 +104,16 @@ def test_a_change_is_another_run(trainings, change):
     run_plan(smaller(seeds=1), "smoke", only=("plain",))
     run_plan(smaller(**change), "smoke", only=("plain",))
     assert trainings == [("plain", 0)] * 2
+
+
+def test_references_run_with_the_settings_that_were_chosen_for_the_data():
+    data = load_xmarket_sample(("s3",), validation=None)
+    chosen = reference_settings("xmarket")["item_knn"]
+    for name in ("xmarket-s3", "xmarket-sample"):
+        about, evaluations = run_row(PLAN, Row("knn", "ItemKNN", "item_knn"), None, data.replace(name=name))
+        by_hand = evaluate(build_reference("item_knn", chosen).fit(data), data, ks=(10,))
+        assert about["config"] == chosen != {}
+        assert evaluations["candidates"].average() == by_hand.average()
 
 
 def test_more_seeds_add_runs(trainings):
