@@ -144,7 +144,7 @@ WATERFALL = Plan(
     title="What the public numbers hide: from the public settings to ours, one change at a time",
     rows=(*_waterfall(), *REFERENCES),
     profiles={
-        "smoke": Profile("xmarket-sample", 2, 0.4),
+        "smoke": Profile("xmarket-sample", 1, 0.4),
         "quick": Profile("xmarket", 1, 0.34),
         "full": Profile("xmarket", 1),
     },
