@@ -49,6 +49,7 @@ def waterfall(table: pd.DataFrame, steps: list[str], references: list[str], metr
     figure, ax = plt.subplots(figsize=(7.5, 0.36 * len(steps) + 1.8), layout="constrained")
     place = np.arange(len(steps))[::-1]
     means = part["mean"].to_numpy()
+    label = {"facecolor": "white", "edgecolor": "none", "pad": 0.6, "alpha": 0.85}
     before = np.concatenate([[0.0], means[:-1]])
     for i, y in enumerate(place):
         gain = means[i] - before[i]
@@ -57,14 +58,14 @@ def waterfall(table: pd.DataFrame, steps: list[str], references: list[str], metr
             y, gain, left=before[i], color=colour, edgecolor="black", linewidth=0.5, hatch="" if gain >= 0 else "///"
         )
         change = f"{means[i]:.3f}" if i == 0 else f"{means[i]:.3f} ({gain:+.3f})"
-        ax.text(max(means[i], before[i]) + 0.006, y, change, va="center", fontsize=8)
+        ax.text(max(means[i], before[i]) + 0.006, y, change, va="center", fontsize=8, bbox=label, zorder=3)
     ax.errorbar(
         means, place, xerr=np.stack([means - part["low"], part["high"] - means]), fmt="none", color="black", capsize=2
     )
-    for label, style in zip(references, ("-", "--", "-.", ":"), strict=False):
-        value = average.loc[label, "mean"]
+    for reference, style in zip(references, ("-", "--", "-.", ":"), strict=False):
+        value = average.loc[reference, "mean"]
         ax.axvline(
-            value, color="black", linestyle=style, linewidth=1, label=f"{average.loc[label, 'title']} {value:.3f}"
+            value, color="black", linestyle=style, linewidth=1, label=f"{average.loc[reference, 'title']} {value:.3f}"
         )
     ax.set_yticks(place, part["title"])
     ax.set_xlim(0, max(average["high"].max() * 1.2, 0.1))

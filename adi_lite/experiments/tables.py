@@ -26,7 +26,8 @@ def summary(result: PlanResult, protocol: str, metric: str, against: str) -> pd.
     """
     table = compare(result.evaluations(protocol), against, metrics=[metric]).rename(columns={"method": "label"})
     table.insert(1, "title", [result.plan.row(label).title for label in table["label"]])
-    table["paper"] = [_paper(result, r.label, r.domain, metric) for r in table.itertuples()]
+    printed = protocol == result.plan.protocols[0]  # the paper measures in one way only
+    table["paper"] = [_paper(result, r.label, r.domain, metric) if printed else np.nan for r in table.itertuples()]
     keep = ["label", "title", "domain", "seeds", "queries", "mean", "low", "high", "paper"]
     return table[[*keep, "difference", "difference_low", "difference_high", "p", "p_holm"]]
 
