@@ -124,17 +124,22 @@ def mirror(sample_files, place, monkeypatch):
 
 @pytest.fixture
 def background():
-    """Starts the same command in a process of its own, without a network; none outlives the test."""
-    started = []
+    """Starts the same command in a process of its own, without a network; none outlives the test.
+
+    One thread each, here too: several processes with several threads wait for each other, and bits depend on the number.
+    """
+    started, threads = [], torch.get_num_threads()
+    torch.set_num_threads(1)
     yield lambda *words: started.append(_start(*words)) or started[-1]
     for process in started:
         process.kill()
         process.communicate()
+    torch.set_num_threads(threads)
 
 
 def _start(*words):
     dead = "http://127.0.0.1:9"
-    env = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads()), "HTTP_PROXY": dead, "HTTPS_PROXY": dead}
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "HTTP_PROXY": dead, "HTTPS_PROXY": dead}
     code = "from adi_lite.cli import main; main()"
     root = str(Path(cli.__file__).parents[1])
     return subprocess.Popen(
