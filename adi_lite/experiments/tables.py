@@ -95,7 +95,7 @@ def orders(result: PlanResult, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def cost(result: PlanResult) -> pd.DataFrame:
-    """What each line took: parameters, epochs, and medians over seeds of training time, records/s and peak memory."""
+    """What each line took: parameters, epochs, and medians over seeds of training time and records/s."""
     rows = {}
     for label, runs in result.runs.items():
         about = [r.about for r in runs]
