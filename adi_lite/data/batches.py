@@ -115,6 +115,10 @@ class InputBuilder:
             features[HISTORY] = self._history(rows, target, generator)
         return Inputs(domain, counts, features)
 
+    def users_of(self, batch: Batch, generator: torch.Generator) -> Inputs:
+        """Inputs of the user tower for a training batch: each row's target left out, history dropout on."""
+        return self.users(batch.user, batch.domain, batch.counts, target=batch.item, generator=generator)
+
     def catalogue(self, domain: int) -> Inputs:
         """Inputs of the item tower for every item that ``domain`` can show."""
         return self.items_in(self.data.catalogues[domain], domain)

@@ -49,15 +49,7 @@ class Objective:
 
     def __call__(self, model: TwoTower, batch: Batch, generator: torch.Generator) -> Tensor:
         """(b,) losses, in the order of the batch."""
-        users = model.user_vectors(
-            self.inputs.users(
-                batch.user,
-                batch.domain,
-                batch.counts,
-                target=batch.item,
-                generator=generator,
-            )
-        )
+        users = model.user_vectors(self.inputs.users_of(batch, generator))
         compared = [self._compare(d, generator) if n else None for d, n in enumerate(batch.counts)]
         vectors = self._item_vectors(model, batch, compared)
         losses = []
@@ -143,15 +135,7 @@ class FixedNegativesObjective:
 
     def __call__(self, model: TwoTower, batch: Batch, generator: torch.Generator) -> Tensor:
         """(b,) losses."""
-        users = model.user_vectors(
-            self.inputs.users(
-                batch.user,
-                batch.domain,
-                batch.counts,
-                target=batch.item,
-                generator=generator,
-            )
-        )
+        users = model.user_vectors(self.inputs.users_of(batch, generator))
         rows = torch.cat([batch.item.unsqueeze(1), self.negatives[batch.record]], 1)  # (b, 1 + m)
         each = rows.shape[1]
         counts = tuple(c * each for c in batch.counts)
