@@ -83,7 +83,7 @@ REFERENCES = (
 _XMARKET: dict[ProfileName, Profile] = {
     "smoke": Profile("xmarket-sample", 2, 0.3, {"dim": 16, "out_dim": 16, "hidden": (16,), "batch_size": 512}),
     "quick": Profile("xmarket", 1, 0.34, {"dim": 64, "out_dim": 64}),
-    "full": Profile("xmarket", 2),
+    "full": Profile("xmarket", 5),
 }
 
 TABLE3 = Plan(
@@ -146,7 +146,7 @@ WATERFALL = Plan(
     profiles={
         "smoke": Profile("xmarket-sample", 1, 0.4),
         "quick": Profile("xmarket", 1, 0.34),
-        "full": Profile("xmarket", 1),
+        "full": Profile("xmarket", 5),
     },
     protocols=("candidates",),
     ks=(10,),

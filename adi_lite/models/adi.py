@@ -16,11 +16,11 @@ from adi_lite.nn.adaptation import (
 )
 from adi_lite.nn.experts import SharedNetworks, SpecificNetworks
 from adi_lite.nn.fusion import ConcatFusion, SumFusion
-from adi_lite.nn.stacked import Norm, StackedLinear
+from adi_lite.nn.stacked import Norm, StackedLinear, by_domain
 
 
 class ADINetwork(nn.Module):
-    """Fields (b, f, e) and f_domain (b, e), rows sorted by domain -> (b, out_dim).
+    """Fields (b, f, e), rows sorted by domain, and f_domain (D, e) -> (b, out_dim).
 
     With ``fusion="network_mul"`` the shared and specific networks are one star network (Eq. 16, 17), as in STAR.
     """
@@ -49,15 +49,18 @@ class ADINetwork(nn.Module):
         else:
             options = {"dropout": config.dropout, "final_activation": True}
             self.specific = SpecificNetworks(num_domains, sizes, norm, **options)
-            self.shared = SharedNetworks(config.num_shared, sizes, config.dim, norm, gate=config.gate, **options)
+            rows = {"gate_rows": self.gate_on_fields}
+            self.shared = SharedNetworks(
+                config.num_shared, sizes, config.dim, norm, gate=config.gate, **rows, **options
+            )
             fusion = ConcatFusion if config.fusion == "concat" else SumFusion
-            self.fusion = fusion(num_domains, config.dim, hidden[-1], per_feature=config.gate_per_feature)
+            self.fusion = fusion(num_domains, config.dim, hidden[-1], per_feature=config.gate_per_feature, **rows)
             fused = self.fusion.out_size
         self.forward_network = StackedLinear(num_domains, fused, config.out_dim)  # Eq. (18)
 
     def forward(self, x: Tensor, f_domain: Tensor, counts: Sequence[int]) -> Tensor:
         if self.gate_on_fields:
-            f_domain = f_domain + x.mean(1)
+            f_domain = by_domain(f_domain, counts) + x.mean(1)
         flat = self.input_norm(self.adaptation(x, counts).flatten(1), counts)
         if hasattr(self, "star"):
             return self.forward_network.routed(self.star(flat, counts), counts)

@@ -1,6 +1,6 @@
 """The networks that ADI is compared with (Section 5.1.2), each a tower body of the same shapes.
 
-All take fields (b, f, e), the embedded domain f_domain (b, e) and the rows of each domain in a batch sorted by domain,
+All take fields (b, f, e), the embedded domains f_domain (D, e) and the rows of each domain in a batch sorted by domain,
 and give (b, out_dim). Where a method's paper leaves room, the reading is stated with the class and listed in the book.
 """
 

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from adi_lite.data.batches import HISTORY, Inputs
 from adi_lite.data.schema import Feature
+from adi_lite.nn.stacked import by_domain
 
 DOMAIN = "domain"
 """Name of the field that holds the domain indicator (paper, Table 1)."""
@@ -29,7 +30,8 @@ class FeatureEmbedding(nn.Module):
         sparse: sparse gradients, for optimizers that touch only the rows of a batch.
         std: standard deviation of the initial embeddings.
 
-    Shapes: inputs of b rows -> fields (b, f, e) in the order of ``names``, and f_domain (b, e), the embedded indicator.
+    Shapes: inputs of b rows -> fields (b, f, e) in the order of ``names``, and f_domain (D, e), the embedded indicator of
+    each domain.
     """
 
     def __init__(
@@ -65,13 +67,12 @@ class FeatureEmbedding(nn.Module):
         return len(self.names)
 
     def forward(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
-        f_domain = self.domain(inputs.domain)
         fields = [self._field(f, inputs) for f in self.features]
         if HISTORY in self.names:
             fields.append(self._bag(HISTORY, inputs, HISTORY))
         if self.domain_field:
-            fields.append(f_domain)
-        return torch.stack(fields, dim=1), f_domain
+            fields.append(by_domain(self.domain.weight, inputs.counts))
+        return torch.stack(fields, dim=1), self.domain.weight
 
     def _field(self, feature: Feature, inputs: Inputs) -> Tensor:
         if feature.kind == "dense":

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from adi_lite.nn.stacked import Norm, StackedLinear, StackedMLP
+from adi_lite.nn.stacked import Norm, StackedLinear, StackedMLP, by_domain
 
 GateKind = Literal["softmax", "linear"]
 
@@ -19,8 +19,10 @@ class SharedNetworks(nn.Module):
     Args:
         gate: ``softmax`` normalises the gate's outputs by a softmax. ``linear`` is the letter of Eq. (8), a division by
             their plain sum, which can come near zero or turn negative; see the book's page *Reading the paper*.
+        gate_rows: f_domain differs from row to row, and is given for each; else once for each domain.
 
-    Shapes: x (b, in) or (b, K, in), f_domain (b, gate_size) -> (b, out).
+    Shapes: x (b, in) or (b, K, in), rows sorted by domain, f_domain (D, gate_size) or, with ``gate_rows``,
+    (b, gate_size) -> (b, out).
     """
 
     def __init__(
@@ -31,15 +33,16 @@ class SharedNetworks(nn.Module):
         norm: Norm,
         *,
         gate: GateKind,
+        gate_rows: bool = False,
         **options,
     ) -> None:
         super().__init__()
         self.mlp = StackedMLP(networks, sizes, norm, **options)
         self.gate = StackedLinear(networks, gate_size, 1)
-        self.kind = gate
+        self.kind, self.gate_rows = gate, gate_rows
 
     def weights(self, f_domain: Tensor) -> Tensor:
-        """(b, K) mixing weights; they sum to 1."""
+        """(n, K) mixing weights for f_domain (n, gate_size); they sum to 1."""
         scores = self.gate(f_domain).squeeze(-1)
         return torch.softmax(scores, 1) if self.kind == "softmax" else scores / scores.sum(1, keepdim=True)
 
@@ -47,7 +50,8 @@ class SharedNetworks(nn.Module):
         out = self.mlp(x, counts)  # (b, K, out)
         if out.shape[1] == 1:
             return out[:, 0]  # one network: its weight is 1 whatever the gate says
-        return torch.einsum("bk,bkh->bh", self.weights(f_domain), out)
+        weights = self.weights(f_domain)
+        return torch.einsum("bk,bkh->bh", weights if self.gate_rows else by_domain(weights, counts), out)
 
 
 class SpecificNetworks(StackedMLP):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from adi_lite.nn.stacked import StackedLinear, route
+from adi_lite.nn.stacked import StackedLinear, by_domain, route
 
 
 class ConcatFusion(nn.Module):
@@ -17,33 +17,48 @@ class ConcatFusion(nn.Module):
         gate_size: width of the gate's input f_domain.
         width: width h of both representations.
         per_feature: b1 and b2 weigh each of the h features (the paper's "feature weights"); else one scalar each.
+        gate_rows: f_domain differs from row to row, and is given for each; else once for each domain.
 
-    Shapes: E_spec, E_shared (b, h), f_domain (b, gate_size), rows sorted by domain -> (b, 3 h).
+    Shapes: E_spec, E_shared (b, h), f_domain (D, gate_size) or, with ``gate_rows``, (b, gate_size), rows sorted by
+    domain -> (b, 3 h).
     """
 
-    def __init__(self, num_domains: int, gate_size: int, width: int, *, per_feature: bool = True) -> None:
+    def __init__(
+        self, num_domains: int, gate_size: int, width: int, *, per_feature: bool = True, gate_rows: bool = False
+    ) -> None:
         super().__init__()
+        self.gate_rows = gate_rows
         self.out_size = 3 * width
         units = width if per_feature else 1
         self.gate_specific = StackedLinear(num_domains, gate_size, units)
         self.gate_shared = StackedLinear(num_domains, gate_size, units)
 
     def forward(self, specific: Tensor, shared: Tensor, f_domain: Tensor, counts: Sequence[int]) -> Tensor:
-        a = torch.sigmoid(self.gate_specific.routed(f_domain, counts)) * specific
-        b = torch.sigmoid(self.gate_shared.routed(f_domain, counts)) * shared
+        a = _weights(self.gate_specific, f_domain, counts, self.gate_rows) * specific
+        b = _weights(self.gate_shared, f_domain, counts, self.gate_rows) * shared
         return torch.cat([a, a * b, b], dim=1)
 
 
 class SumFusion(nn.Module):
     """SUM (Eq. 14, 15): ``a * E_spec + (1 - a) * E_shared``, ``a`` gated by domain. Shapes as above -> (b, h)."""
 
-    def __init__(self, num_domains: int, gate_size: int, width: int, *, per_feature: bool = False) -> None:
+    def __init__(
+        self, num_domains: int, gate_size: int, width: int, *, per_feature: bool = False, gate_rows: bool = False
+    ) -> None:
         super().__init__()
+        self.gate_rows = gate_rows
         self.out_size = width
         self.gate = StackedLinear(num_domains, gate_size, width if per_feature else 1)
 
     def forward(self, specific: Tensor, shared: Tensor, f_domain: Tensor, counts: Sequence[int]) -> Tensor:
-        return torch.lerp(shared, specific, torch.sigmoid(self.gate.routed(f_domain, counts)))
+        return torch.lerp(shared, specific, _weights(self.gate, f_domain, counts, self.gate_rows))
+
+
+def _weights(gate: StackedLinear, f_domain: Tensor, counts: Sequence[int], each_row: bool) -> Tensor:
+    """(b, units) in (0, 1); where f_domain is the domain's alone, the gate is evaluated once for each domain."""
+    if each_row:
+        return torch.sigmoid(gate.routed(f_domain, counts))
+    return by_domain(torch.sigmoid(gate.routed(f_domain, (1,) * gate.networks)), counts)
 
 
 class StarLinear(nn.Module):

@@ -52,7 +52,7 @@ def test_fields_of_every_kind(make_tiny, side, sparse):
         assert set(expected) == set(names)
         for name, value in expected.items():
             np.testing.assert_allclose(fields[r, names.index(name)].detach(), value, atol=1e-6)
-        np.testing.assert_allclose(f_domain[r].detach(), expected["domain"])
+        np.testing.assert_allclose(f_domain[d].detach(), expected["domain"])
 
 
 def test_start_unknown_is_neutral_and_the_rest_has_the_spread_asked_for():

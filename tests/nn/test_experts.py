@@ -24,15 +24,17 @@ def mlp(x: np.ndarray, layers, k: int, final_activation: bool) -> np.ndarray:
 
 @pytest.mark.parametrize("gate", ["softmax", "linear"])
 @pytest.mark.parametrize("networks", [1, 2, 4])
-def test_equations_8_and_9(gate, networks):
-    shared = SharedNetworks(networks, (6, 5, 3), 2, plain, gate=gate, final_activation=True).double()
-    x, f_domain = torch.randn(7, 6, dtype=torch.float64), torch.randn(7, 2, dtype=torch.float64)
+@pytest.mark.parametrize("gate_rows", [True, False])
+def test_equations_8_and_9(gate, networks, gate_rows):
+    options = {"gate": gate, "gate_rows": gate_rows, "final_activation": True}
+    shared = SharedNetworks(networks, (6, 5, 3), 2, plain, **options).double()
+    x, f_domain = torch.randn(7, 6, dtype=torch.float64), torch.randn(7 if gate_rows else 2, 2, dtype=torch.float64)
     out = shared(x, f_domain, (4, 3)).detach().numpy()
     for r in range(7):
         scores = []
         for k in range(networks):
             w, b = shared.gate.weight[k, :, 0].detach().numpy(), shared.gate.bias[k, 0].item()
-            scores.append(sum(w[e] * f_domain[r, e].item() for e in range(2)) + b)
+            scores.append(sum(w[e] * f_domain[r if gate_rows else int(r >= 4), e].item() for e in range(2)) + b)
         if gate == "softmax":
             scores = [np.exp(s) for s in scores]
         alpha = [s / sum(scores) for s in scores]
@@ -51,7 +53,7 @@ def test_gate_weights_sum_to_one(gate):
 
 
 def test_shared_networks_take_an_input_of_their_own():
-    shared = SharedNetworks(3, (6, 4), 2, plain, gate="softmax").double()
+    shared = SharedNetworks(3, (6, 4), 2, plain, gate="softmax", gate_rows=True).double()
     x, f = torch.randn(5, 3, 6, dtype=torch.float64), torch.randn(5, 2, dtype=torch.float64)
     weights = shared.weights(f)
     expected = torch.stack(

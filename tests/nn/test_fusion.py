@@ -30,29 +30,33 @@ def gate_value(layer, d: int, f, unit: int) -> float:
     )
 
 
+@pytest.mark.parametrize("gate_rows", [True, False])
 @pytest.mark.parametrize("per_feature", [True, False])
-def test_concat_equations_11_to_13(per_feature):
-    fusion = ConcatFusion(3, 3, 4, per_feature=per_feature).double()
+def test_concat_equations_11_to_13(per_feature, gate_rows):
+    fusion = ConcatFusion(3, 3, 4, per_feature=per_feature, gate_rows=gate_rows).double()
     specific, shared, f = inputs()
+    f = f if gate_rows else f[:3]
     out = fusion(specific, shared, f, COUNTS)
     assert out.shape == (5, fusion.out_size) == (5, 12)
     for r, d in enumerate(DOMAINS):
         for h in range(4):
             unit = h if per_feature else 0
-            a = gate_value(fusion.gate_specific, d, f[r], unit) * specific[r, h].item()
-            b = gate_value(fusion.gate_shared, d, f[r], unit) * shared[r, h].item()
+            a = gate_value(fusion.gate_specific, d, f[r if gate_rows else d], unit) * specific[r, h].item()
+            b = gate_value(fusion.gate_shared, d, f[r if gate_rows else d], unit) * shared[r, h].item()
             assert [out[r, h].item(), out[r, 4 + h].item(), out[r, 8 + h].item()] == pytest.approx([a, a * b, b])
 
 
+@pytest.mark.parametrize("gate_rows", [True, False])
 @pytest.mark.parametrize("per_feature", [True, False])
-def test_sum_equations_14_and_15(per_feature):
-    fusion = SumFusion(3, 3, 4, per_feature=per_feature).double()
+def test_sum_equations_14_and_15(per_feature, gate_rows):
+    fusion = SumFusion(3, 3, 4, per_feature=per_feature, gate_rows=gate_rows).double()
     specific, shared, f = inputs()
+    f = f if gate_rows else f[:3]
     out = fusion(specific, shared, f, COUNTS)
     assert out.shape == (5, fusion.out_size) == (5, 4)
     for r, d in enumerate(DOMAINS):
         for h in range(4):
-            a = gate_value(fusion.gate, d, f[r], h if per_feature else 0)
+            a = gate_value(fusion.gate, d, f[r if gate_rows else d], h if per_feature else 0)
             assert out[r, h].item() == pytest.approx(a * specific[r, h].item() + (1 - a) * shared[r, h].item())
 
 
