@@ -141,7 +141,7 @@ def _start(*words):
     dead = "http://127.0.0.1:9"
     env = {**os.environ, "OMP_NUM_THREADS": "1", "HTTP_PROXY": dead, "HTTPS_PROXY": dead}
     code = "from adi_lite.cli import main; main()"
-    root = str(Path(cli.__file__).parents[1])
+    root = str(Path(cli.__file__).parents[2])
     return subprocess.Popen(
         [sys.executable, "-c", code, *map(str, words)],
         env={**env, "PYTHONPATH": root},

@@ -5,8 +5,11 @@ from __future__ import annotations
 from functools import cache
 from importlib.resources import files
 
+import torch
 import yaml
 
+from adi_lite.data.schema import MultiDomainDataset
+from adi_lite.models.two_tower import ITEM_ID
 from adi_lite.training.config import Config
 
 NAMES = ("tuned", "as_published")
@@ -33,6 +36,21 @@ def named_config(dataset: str, name: str, method: str, **changes: object) -> Con
 def reference_settings(dataset: str) -> dict[str, dict]:
     """Settings of the non-neural references on ``dataset``, by name."""
     return _read(dataset)["tuned"].get("references", {})
+
+
+def settings_to_fit(data: MultiDomainDataset) -> dict:
+    """Changes of a named configuration that ``data`` asks for: empty where it has all that the configuration reads.
+
+    Without histories, users are their ids and features. Past items share the items' table only if the codes of
+    ``item_id`` are the items' rows plus 1, which those of items unknown to the training are not.
+    """
+    codes = data.items.get(ITEM_ID)
+    changes: dict = {} if codes is not None else {"item_bias": False}
+    if not data.schema.history:
+        changes["user"] = "id"
+    if not data.schema.history or codes is None or not torch.equal(codes, torch.arange(1, data.num_items + 1)):
+        changes["tie_history"] = False
+    return changes
 
 
 @cache

@@ -20,6 +20,7 @@ from adi_lite.experiments.named import named_config, reference_settings
 from adi_lite.experiments.plans import Plan, Profile, Row
 from adi_lite.experiments.references import build_reference
 from adi_lite.experiments.store import PUBLISHED, Store, StoredRun, runs_folder
+from adi_lite.training.checkpoint import fingerprint, records_fingerprint
 from adi_lite.training.config import Config
 from adi_lite.training.trainer import fit
 
@@ -54,7 +55,14 @@ class PlanResult:
 
 
 def run_plan(
-    plan: Plan, profile: str, *, only: tuple[str, ...] = (), reuse: bool = True, report: Report | None = None
+    plan: Plan,
+    profile: str,
+    *,
+    only: tuple[str, ...] = (),
+    reuse: bool = True,
+    report: Report | None = None,
+    data: MultiDomainDataset | None = None,
+    store: Store | None = None,
 ) -> PlanResult:
     """Run (or find) every run of a plan.
 
@@ -64,16 +72,19 @@ def run_plan(
         only: labels of the lines to run; all by default.
         reuse: take runs that are stored already; False trains all again, as a check of the code must.
         report: called with a line of text before and after each run.
+        data: run on this data set, whose runs are known by its content; by default, the profile's is loaded.
+        store: where runs are kept; by default, a folder for the profile.
     """
     say = report or (lambda text: None)
     size = plan.profile(profile)
-    data = load_for(size, say)
-    store = Store(runs_folder() / profile, PUBLISHED / "runs" if profile == "full" else None)
+    content = {} if data is None else {"content": data_content(data)}
+    data = load_for(size, say) if data is None else data
+    store = store or Store(runs_folder() / profile, PUBLISHED / "runs" if profile == "full" else None)
     jobs = list(_jobs(plan, size, only))
     runs: dict[str, list[StoredRun]] = {}
     started = time.perf_counter()
     for n, (row, config) in enumerate(jobs, 1):
-        key = _key(plan, row, size, config, data)
+        key = _key(plan, row, size, config, data) | content
         found = store.find(key) if reuse else None
         seed = "" if config is None else f", seed {config.train.seed}"
         if found is None:
@@ -91,8 +102,9 @@ def run_row(
     """One run: train, evaluate once on the test split, and say what it took."""
     started = time.perf_counter()
     if config is None:
-        scorer = build_reference(row.method, reference_settings(data.name).get(row.method, {})).fit(data)
-        about = {"config": reference_settings(data.name).get(row.method, {}), "epochs": [], "parameters": None}
+        settings = _reference_settings(row, data)
+        scorer = build_reference(row.method, settings).fit(data)
+        about = {"config": settings, "epochs": [], "parameters": None}
         trained = time.perf_counter() - started
     else:
         result = fit(data, config)
@@ -148,7 +160,7 @@ def _jobs(plan: Plan, size: Profile, only: tuple[str, ...]) -> Iterator[tuple[Ro
 
 
 def _key(plan: Plan, row: Row, size: Profile, config: Config | None, data: MultiDomainDataset) -> dict:
-    settings = config.model_dump(mode="json") if config else reference_settings(data.name).get(row.method, {})
+    settings = config.model_dump(mode="json") if config else _reference_settings(row, data)
     return {
         "label": f"{row.method}-{config.train.seed}" if config else row.method,
         "dataset": data.name,
@@ -157,6 +169,15 @@ def _key(plan: Plan, row: Row, size: Profile, config: Config | None, data: Multi
         "settings": settings,
         "measured": {"protocols": plan.protocols, "ks": plan.ks},
     }
+
+
+def _reference_settings(row: Row, data: MultiDomainDataset) -> dict:
+    return {**reference_settings(data.name).get(row.method, {}), **row.changes}
+
+
+def data_content(data: MultiDomainDataset) -> list[str]:
+    """Hashes of ids and features, of the records of training and validation, and of those of training and test."""
+    return [fingerprint(data), *(records_fingerprint(d) for d in (data, data.replace(valid=data.test)))]
 
 
 def load_for(size: Profile, report: Report | None = None) -> MultiDomainDataset:

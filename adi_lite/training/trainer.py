@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import quote
 
 import torch
 from torch import Tensor
@@ -78,7 +80,8 @@ def fit(
         )
     models, epochs, best = {}, [], 0
     for d, name in enumerate(data.domains):
-        run = _Run(data.only_domain(d), config, out and out / name, resume, progress)
+        named = progress and (lambda record, name=name: progress({"domain": name, **record}))
+        run = _Run(data.only_domain(d), config, out and out / domain_folder(name), resume, named)
         run.train()
         models[d] = run.model
         epochs += [{"domain": name, **e} for e in run.epochs]
@@ -90,21 +93,27 @@ def load_trained(folder: Path, data: MultiDomainDataset) -> Trained:
     """The finished model of ``fit(..., out=folder)``, ready to score ``data``."""
     parts = [folder / checkpoint.MODEL_FILE]
     if not parts[0].exists():
-        parts = [folder / name / checkpoint.MODEL_FILE for name in data.domains]
+        parts = [folder / domain_folder(name) / checkpoint.MODEL_FILE for name in data.domains]
     if not all(p.exists() for p in parts):
         raise checkpoint.CheckpointError(f"no finished model in {folder}: it has no {checkpoint.MODEL_FILE}")
     models, epochs, best = [], [], 0
-    for path in parts:
+    for path, domain in zip(parts, data.domains, strict=False):
         tensors, about = checkpoint.load(path)
         checkpoint.check_fits(about, data, path)
         model, config = checkpoint.build_from(about, tensors, path)
         models.append(model)
-        name = {"domain": path.parent.name} if config.model.method == "dnn_single" else {}
+        name = {"domain": domain} if config.model.method == "dnn_single" else {}
         epochs += [{**name, **e} for e in about["epochs"]]
         best = max(best, about["best_epoch"])
     if len(models) == 1:
         models *= data.num_domains
     return Trained(ModelScorer(dict(enumerate(models)), data), config, epochs, best)
+
+
+def domain_folder(name: str) -> str:
+    """The folder of a domain's own model: the name, written so that no text of a table leads out of the run."""
+    safe = quote(name, safe=" ").replace(".", "%2E")
+    return safe if len(safe) <= 120 else f"{safe[:100]}~{hashlib.sha256(name.encode()).hexdigest()[:16]}"
 
 
 class _Run:
@@ -296,8 +305,9 @@ def _check(data: MultiDomainDataset, config: Config) -> None:
                 )
     if config.model.tie_history and config.model.user != "id":
         codes = data.items.get(ITEM_ID)
-        if codes is None or not torch.equal(codes, torch.arange(1, data.num_items + 1)):
+        past = torch.unique(data.history.values) if data.history is not None else torch.empty(0, dtype=torch.int64)
+        if codes is None or not torch.equal(codes[past], past + 1):
             raise ValueError(
-                f"tie_history needs the codes of {ITEM_ID!r} to be the items' rows plus 1, as the history's are; "
-                f"those of {data.name!r} are not"
+                f"tie_history needs the codes of {ITEM_ID!r} to be the rows plus 1 of all items of the history, as the "
+                f"history's codes are; those of {data.name!r} are not"
             )

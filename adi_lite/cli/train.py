@@ -1,0 +1,177 @@
+"""``adi-lite train | evaluate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from adi_lite.cli.common import (
+    OWN,
+    Changes,
+    Json,
+    Markets,
+    Test,
+    Valid,
+    changes_of,
+    check_folder_free,
+    config_of,
+    console,
+    known,
+    numbers,
+    options_of,
+    own_options,
+    show,
+    show_lines,
+)
+from adi_lite.models.registry import NETWORKS
+from adi_lite.run_folder import RUN_FILE, RunInfo, open_run
+from adi_lite.training.config import Config
+
+app = typer.Typer()
+
+
+@app.command()
+def train(
+    out: Annotated[Path, typer.Option(help="Folder of the run: checkpoints, model, settings, logs.")],
+    data: Annotated[Path | None, typer.Option(help="Folder of your own tables; see adi-lite data check.")] = None,
+    dataset: Annotated[str, typer.Option(help="Name of a built-in data set.")] = "xmarket",
+    model: Annotated[str, typer.Option(help="Method: " + ", ".join(NETWORKS) + ".")] = "adi",
+    config: Annotated[str, typer.Option(help="tuned, as_published, or a YAML file of settings.")] = "tuned",
+    markets: Markets = None,
+    valid: Valid = None,
+    test: Test = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    change: Changes = None,
+    resume: Annotated[bool, typer.Option(help="Go on from the last finished epoch in OUT.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Train a method and keep the model in OUT.
+
+    OUT gets run.json, model.safetensors, and the course of the training as metrics.jsonl and, for TensorBoard, in logs/.
+    """
+    from adi_lite.experiments.runner import machine
+    from adi_lite.training.checkpoint import MODEL_FILE, RESUME_FILE
+    from adi_lite.training.log import RunLog
+    from adi_lite.training.trainer import fit
+
+    named = OWN if data is not None else known(dataset)
+    settings = config_of(named, config, model, {"seed": seed, **changes_of(change or [])})
+    check_folder_free(out)
+    made = [p for p in (out / RUN_FILE, out / MODEL_FILE, out / RESUME_FILE) if p.exists()]
+    if made and not resume:
+        raise ValueError(
+            f"{out} holds a run already ({made[0].name}): add --resume to go on with it, or name another folder"
+        )
+    options = own_options(data, valid, test, markets) if data is not None else options_of(dataset, markets)
+    if data is None and (valid, test) != (None, None):
+        raise ValueError("--valid and --test cut your own tables (--data); a built-in data set has its own split")
+    if data is None and settings.train.patience is None and _has_validation(dataset):
+        options["validation"] = None  # no early stopping: train on everything before the test
+    about = RunInfo(
+        dataset=data.resolve().name if data is not None else dataset,
+        folder=str(data.resolve()) if data is not None else None,
+        options=options,
+        model=settings.model.method,  # --set may have changed it, and the seed
+        config=config,
+        seed=settings.train.seed,
+    )
+    tables = about.load_data()
+    _keep_run(out, about, resume)
+    log = RunLog(out, resume=resume)
+
+    def progress(epoch: dict) -> None:
+        log.add(epoch)
+        console.print(_epoch_line(epoch, settings))
+
+    result = fit(tables, settings, out=out, resume=resume, progress=progress)
+    log.close()
+    report = {
+        "out": str(out),
+        "model": about.model,
+        "epochs": len(result.epochs),
+        "best_epoch": result.best_epoch,
+        "seconds": round(result.seconds, 2),
+        "records_per_second": round(len(result.epochs) and _rate(result.epochs)),
+        "parameters": result.scorer.num_parameters(),
+        "loss": result.epochs[-1]["loss"],
+        "machine": machine(),
+    }
+    show(report, as_json, lambda: show_lines(report))
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    split: Annotated[str, typer.Option()] = "test",
+    protocol: Annotated[
+        str, typer.Option(help="candidates or corpus; by default candidates where there are any.")
+    ] = "",
+    k: Annotated[str, typer.Option(help="Cut-offs, e.g. 10,50.")] = "10",
+    save: Annotated[Path | None, typer.Option(help="Write the per-query results as Parquet.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Recall, NDCG and MRR of a finished run, by domain."""
+    from adi_lite.evaluation.metrics import evaluate as measure
+
+    about, data, trained = open_run(run)
+    protocol = protocol or ("candidates" if split in data.candidates else "corpus")
+    result = measure(trained.scorer, data, split, protocol, ks=numbers(k))
+    report = {
+        "dataset": data.name,
+        "model": about.model,
+        "protocol": protocol,
+        "domains": result.per_domain(),
+        "average": result.average(),
+        "micro": result.micro(),
+        "counted": result.counted,
+        "skipped": result.skipped,
+        "definition": result.describe(),
+        "notes": dict(data.notes),
+    }
+    show(report, as_json, lambda: _metrics(report))
+    if save is not None:
+        result.save(save)
+
+
+def _has_validation(dataset: str) -> bool:
+    return dataset.startswith("xmarket")
+
+
+def _keep_run(out: Path, about: RunInfo, resume: bool) -> None:
+    """Write ``run.json``, or see that the one of the run to be resumed says the same."""
+    path = out / RUN_FILE
+    if resume and path.exists() and any(out.rglob("*.safetensors")):  # settings are compared with the checkpoint's
+        RunInfo.read(out).check_resumes(about, out)
+        return
+    about.write(out)
+
+
+def _rate(epochs: list[dict]) -> float:
+    records = sum(e["records_per_second"] * e["seconds"] for e in epochs)
+    return records / sum(e["seconds"] for e in epochs)
+
+
+def _epoch_line(epoch: dict, config: Config) -> str:
+    domain = f"{epoch['domain']} " if "domain" in epoch else ""
+    left = (config.train.epochs - epoch["epoch"] - 1) * epoch["seconds"]
+    valid = f", validation {config.train.metric} {epoch['valid']:.4f}" if "valid" in epoch else ""
+    return (
+        f"{domain}epoch {epoch['epoch'] + 1}/{config.train.epochs}: loss {epoch['loss']:.4f}{valid}, "
+        f"{epoch['records_per_second']:,.0f} records/s, {left:.0f} s left"
+    )
+
+
+def _metrics(report: dict) -> None:
+    names = list(report["average"])
+    table = Table(title=f"{report['model']} on {report['dataset']}, {report['protocol']}")
+    for column in ("domain", *names):
+        table.add_column(column, justify="left" if column == "domain" else "right")
+    for domain, values in {**report["domains"], "average": report["average"], "micro": report["micro"]}.items():
+        table.add_row(domain, *(f"{values[n]:.4f}" for n in names))
+    Console().print(table)
+    typer.echo(report["definition"])
+    show_lines(report["notes"])

@@ -1,0 +1,44 @@
+"""The course of a training run on disk: one JSON object a line, and event files that TensorBoard reads."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tensorboardX import SummaryWriter
+
+from adi_lite.atomic import replacing
+
+METRICS_FILE, LOGS = "metrics.jsonl", "logs"
+
+
+class RunLog:
+    """Keeps each epoch's record in ``out/metrics.jsonl`` and in ``out/logs``.
+
+    Args:
+        out: folder of the run.
+        resume: keep the lines that are there; an epoch that is trained again takes the place of its line.
+    """
+
+    def __init__(self, out: Path, *, resume: bool = False) -> None:
+        self.path = out / METRICS_FILE
+        self.lines: dict[tuple[str, int], dict] = {}
+        if resume and self.path.is_file():
+            for line in self.path.read_text().splitlines():
+                record = json.loads(line)
+                self.lines[record.get("domain", ""), record["epoch"]] = record
+        self.writer = SummaryWriter(str(out / LOGS))
+
+    def add(self, record: dict) -> None:
+        """Keep an epoch's record: epoch (from 0), numbers, and ``domain`` where a model is one domain's."""
+        domain, epoch = record.get("domain", ""), record["epoch"]
+        self.lines[domain, epoch] = record
+        with replacing(self.path) as partial:
+            partial.write_text("".join(json.dumps(r) + "\n" for r in self.lines.values()))
+        for name, value in record.items():
+            if name not in ("epoch", "domain"):
+                self.writer.add_scalar(f"{domain}/{name}" if domain else name, value, epoch)
+        self.writer.flush()
+
+    def close(self) -> None:
+        self.writer.close()
