@@ -36,7 +36,7 @@ class Row:
         label: short unique name.
         title: as the tables print it.
         method: name of the model, or of the reference.
-        changes: settings changed against the named configuration of the method.
+        changes: settings changed against the named configuration of the method; of a reference, its own settings.
         config: the named configuration it starts from.
         paper: the name that the paper's table gives this line; empty where the paper has no such line.
     """

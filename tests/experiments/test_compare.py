@@ -1,4 +1,4 @@
-"""Comparing on one's own data: figures as by hand, runs kept and found by content, verdicts that say what the figures say."""
+"""Comparing on own data: figures as by hand, runs kept and found by content, verdicts that say what figures say."""
 
 import json
 
@@ -13,6 +13,7 @@ from adi_lite.data.tables import dataset_from_frames
 from adi_lite.evaluation.metrics import evaluate
 from adi_lite.evaluation.results import Evaluation
 from adi_lite.evaluation.significance import compare as compare_all
+from adi_lite.evaluation.significance import holm
 from adi_lite.experiments import compare as module
 from adi_lite.experiments import runner, tuning
 from adi_lite.experiments.compare import MULTI_DOMAIN, compare, judge
@@ -25,6 +26,7 @@ from adi_lite.models.registry import TITLES
 from adi_lite.training.trainer import fit
 
 SMALL = {"dim": 4, "out_dim": 4, "hidden": (4,), "batch_size": 512, "epochs": 2}
+TITLES_OF = {row.label: row.title for row in REFERENCES}
 METHODS = ("dnn_single", "dnn", "mmoe", "adi")
 QUICK = {"methods": ("dnn", "adi"), "references": ("popularity",), "seeds": 1, "changes": SMALL}
 
@@ -96,7 +98,10 @@ def test_figures_are_those_of_training_and_evaluating_by_hand(data, found):
             assert table.loc[name, f"recall@10 {domain}"] == pytest.approx(mean)
         assert table.loc[name, "average"] == pytest.approx(np.mean([e.average()["recall@10"] for e in each]))
     expected = compare_all(by_hand, comparison.main, metrics=["recall@10"])
+    domains = expected[expected["domain"] != "average"]
+    np.testing.assert_allclose(comparison.by_domain.query("domain != 'average'")["p_holm"], holm(domains["p"]))
     expected = expected[expected["domain"] == "average"].set_index("method").loc[table.index]
+    expected["p_holm"] = holm(expected["p"])
     for ours, theirs in {"low": "low", "high": "high", "difference": "difference", "p": "p_holm"}.items():
         np.testing.assert_allclose(table[ours], expected[theirs])
     assert comparison.counted == by_hand["adi"][0].counted and comparison.skipped == by_hand["adi"][0].skipped > 0
@@ -118,9 +123,6 @@ def test_references_have_the_best_of_the_same_number_of_trials(data, found):
         best = vars(build_reference(name, points[int(np.argmax(scores))]))
         assert comparison.result.runs[name][0].about["config"] == best
         assert sum(line.startswith(TITLES_OF[name]) and "on validation" in line for line in said) == len(points)
-
-
-TITLES_OF = {row.label: row.title for row in REFERENCES}
 
 
 def test_json(found):
@@ -282,7 +284,7 @@ def one_run(chance, seed, valid):
 
 
 def test_one_that_is_clearly_better_pays_off():
-    levels = {"dnn_single": (0.3, 0.3, 0.7), "dnn": 0.4, "adi": 0.6, "mmoe": 0.1, "ease": 0.35, "popularity": 0.1}
+    levels = {"dnn_single": (0.2, 0.2, 0.9), "dnn": 0.4, "adi": 0.6, "mmoe": 0.1, "ease": 0.35, "popularity": 0.1}
     comparison = judge(result(levels, {"adi": 0.5, "mmoe": 0.2}, seeds=5), "recall@10", ["a note"])
     assert (comparison.outcome, comparison.main) == ("pays off", "adi")
     verdict = comparison.verdict
@@ -291,7 +293,8 @@ def test_one_that_is_clearly_better_pays_off():
     assert "It is ahead of EASE (the best of the references)" in verdict and "Popularity" not in verdict
     table = comparison.table.set_index("method")
     single = table.loc["dnn_single"]
-    figures = f"difference {-single['difference']:+.4f} [{-single['difference_high']:+.4f}, {-single['difference_low']:+.4f}], p"
+    low, high = -single["difference_high"], -single["difference_low"]
+    figures = f"difference {-single['difference']:+.4f} [{low:+.4f}, {high:+.4f}], p"
     assert figures in verdict and single["difference"] < 0
     assert single["average"] - table.loc["adi", "average"] == pytest.approx(single["difference"])
     helps, hurts = verdict.split("By domain, against DNN-Single: it helps in ")[1].split("; it hurts in ")
@@ -301,7 +304,9 @@ def test_one_that_is_clearly_better_pays_off():
 
 
 def test_no_difference_is_no_evidence():
-    comparison = judge(result({"dnn_single": 0.5, "dnn": 0.3, "adi": 0.505, "ease": 0.2}, {"adi": 0.5}, seeds=5), "recall@10")
+    comparison = judge(
+        result({"dnn_single": 0.5, "dnn": 0.3, "adi": 0.505, "ease": 0.2}, {"adi": 0.5}, seeds=5), "recall@10"
+    )
     assert comparison.outcome == "open"
     assert comparison.verdict.startswith(
         "There is no evidence that a multi-domain model pays off here: ADI cannot be told from DNN-Single."
