@@ -19,9 +19,8 @@ for part in (train, retrieval, experiments):
 def main() -> None:
     """Entry point: runs a command, and turns an error of the user's into one sentence and exit status 2."""
     try:
-        app(standalone_mode=False)
-    except typer.Exit as stop:
-        sys.exit(stop.exit_code)
+        status = app(standalone_mode=False)
+        sys.exit(status if isinstance(status, int) else 0)  # what typer.Exit asked for
     except typer.Abort:
         sys.exit(130)
     except KeyboardInterrupt:

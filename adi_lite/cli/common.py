@@ -73,7 +73,7 @@ def config_of(dataset: str, name: str, method: str, changes: dict) -> Config:
     if method not in NETWORKS:
         raise ValueError(f"unknown model {method!r}; choose {', '.join(NETWORKS)}")
     path = Path(name)
-    if path.suffix not in (".yaml", ".yml"):
+    if not is_file(name):
         return named_config(dataset, name, method, **changes)
     if not path.is_file():
         raise ValueError(f"no configuration file {path}")
@@ -84,6 +84,11 @@ def config_of(dataset: str, name: str, method: str, changes: dict) -> Config:
     if not isinstance(settings, dict) or not all(isinstance(name, str) for name in settings):
         raise ValueError(f"{path} must hold settings as 'name: value' lines")
     return Config().with_changes(**{"method": method, **settings, **changes})
+
+
+def is_file(config: str) -> bool:
+    """Whether ``--config`` names a file rather than a named configuration."""
+    return Path(config).suffix in (".yaml", ".yml")
 
 
 def changes_of(pairs: list[str]) -> dict:

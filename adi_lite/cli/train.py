@@ -1,14 +1,15 @@
-"""``adi-lite train | evaluate``."""
+"""``adi-lite train | compare | evaluate``."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from adi_lite.atomic import replacing
 from adi_lite.cli.common import (
     OWN,
     Changes,
@@ -20,16 +21,22 @@ from adi_lite.cli.common import (
     check_folder_free,
     config_of,
     console,
+    is_file,
     known,
     numbers,
     options_of,
     own_options,
     show,
     show_lines,
+    words,
 )
+from adi_lite.data.tables import load_folder
 from adi_lite.models.registry import NETWORKS
 from adi_lite.run_folder import RUN_FILE, RunInfo, open_run
 from adi_lite.training.config import Config
+
+if TYPE_CHECKING:
+    from adi_lite.experiments.compare import Comparison
 
 app = typer.Typer()
 
@@ -53,13 +60,14 @@ def train(
 
     OUT gets run.json, model.safetensors, and the course of the training as metrics.jsonl and, for TensorBoard, in logs/.
     """
+    from adi_lite.experiments.named import settings_to_fit
     from adi_lite.experiments.runner import machine
     from adi_lite.training.checkpoint import MODEL_FILE, RESUME_FILE
     from adi_lite.training.log import RunLog
     from adi_lite.training.trainer import fit
 
-    named = OWN if data is not None else known(dataset)
-    settings = config_of(named, config, model, {"seed": seed, **changes_of(change or [])})
+    changes = {"seed": seed, **changes_of(change or [])}
+    settings = config_of(OWN if data is not None else known(dataset), config, model, changes)
     check_folder_free(out)
     made = [p for p in (out / RUN_FILE, out / MODEL_FILE, out / RESUME_FILE) if p.exists()]
     if made and not resume:
@@ -80,6 +88,8 @@ def train(
         seed=settings.train.seed,
     )
     tables = about.load_data()
+    if data is not None and not is_file(config):
+        settings = config_of(OWN, config, model, {**settings_to_fit(tables), **changes})
     _keep_run(out, about, resume)
     log = RunLog(out, resume=resume)
 
@@ -101,6 +111,40 @@ def train(
         "machine": machine(),
     }
     show(report, as_json, lambda: show_lines(report))
+
+
+@app.command()
+def compare(
+    folder: Annotated[Path, typer.Argument(help="Folder of your own tables; see adi-lite data check.")],
+    methods: Annotated[str, typer.Option(help="Methods to train, e.g. dnn_single,dnn,adi; all by default.")] = "",
+    seeds: Annotated[int, typer.Option(min=2, help="Seeds of each method; 5 for a decision.")] = 3,
+    k: Annotated[int, typer.Option(min=1, help="Cut-off of Recall@k.")] = 10,
+    valid: Valid = None,
+    test: Test = None,
+    change: Changes = None,
+    store: Annotated[Path | None, typer.Option(help="Where finished runs are kept; FOLDER/compare by default.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the table as CSV.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Say whether a multi-domain model pays off on your own domains: baselines and references at equal budget."""
+    from adi_lite.experiments.compare import ALL
+    from adi_lite.experiments.compare import compare as judge
+
+    options = own_options(folder, valid, test)
+    data = load_folder(folder, **options)
+    found = judge(
+        data,
+        methods=words(methods) or ALL,
+        seeds=seeds,
+        k=k,
+        changes=changes_of(change or []),
+        store=store or folder / "compare",
+        report=console.print,
+    )
+    if out is not None:
+        with replacing(out) as partial:
+            found.table.to_csv(partial, index=False)
+    show(found.to_dict(), as_json, lambda: _compared(found))
 
 
 @app.command()
@@ -139,6 +183,26 @@ def evaluate(
 
 def _has_validation(dataset: str) -> bool:
     return dataset.startswith("xmarket")
+
+
+def _compared(found: Comparison) -> None:
+    table = Table(title=f"{found.metric} over the whole catalogue, interval of the average, difference to {found.main}")
+    domains = [c for c in found.table.columns if c.startswith(f"{found.metric} ")]
+    for column in ("", *(c.removeprefix(f"{found.metric} ") for c in domains), "average", "", "difference", "p (Holm)"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for _, row in found.table.iterrows():
+        table.add_row(
+            row["title"],
+            *(f"{row[c]:.4f}" for c in (*domains, "average")),
+            f"[{row['low']:.4f}, {row['high']:.4f}]",
+            "–" if row["difference"] != row["difference"] else f"{row['difference']:+.4f}",
+            "–" if row["p"] != row["p"] else f"{row['p']:.2g}",
+        )
+    out = Console()
+    (out if out.is_terminal else Console(width=80 + 14 * len(domains))).print(table)
+    typer.echo(found.verdict)
+    for note in found.notes:
+        typer.echo(note)
 
 
 def _keep_run(out: Path, about: RunInfo, resume: bool) -> None:

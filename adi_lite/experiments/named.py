@@ -5,12 +5,12 @@ from __future__ import annotations
 from functools import cache
 from importlib.resources import files
 
-import torch
 import yaml
 
 from adi_lite.data.schema import MultiDomainDataset
 from adi_lite.models.two_tower import ITEM_ID
 from adi_lite.training.config import Config
+from adi_lite.training.trainer import can_tie_history
 
 NAMES = ("tuned", "as_published")
 
@@ -41,15 +41,16 @@ def reference_settings(dataset: str) -> dict[str, dict]:
 def settings_to_fit(data: MultiDomainDataset) -> dict:
     """Changes of a named configuration that ``data`` asks for: empty where it has all that the configuration reads.
 
-    Without histories, users are their ids and features. Past items share the items' table only if the codes of
-    ``item_id`` are the items' rows plus 1, which those of items unknown to the training are not.
+    Without validation records nothing stops early. Without histories, users are their ids and features; past items share the items' table where
+    :func:`~adi_lite.training.trainer.can_tie_history` allows it.
     """
-    codes = data.items.get(ITEM_ID)
-    changes: dict = {} if codes is not None else {"item_bias": False}
+    changes: dict = {} if ITEM_ID in data.items else {"item_bias": False}
     if not data.schema.history:
         changes["user"] = "id"
-    if not data.schema.history or codes is None or not torch.equal(codes, torch.arange(1, data.num_items + 1)):
+    if not can_tie_history(data):
         changes["tie_history"] = False
+    if not len(data.valid):
+        changes["patience"] = None  # nothing to stop early by
     return changes
 
 

@@ -82,7 +82,7 @@ class SEBlock(nn.Module):
 
     def weights(self, x: Tensor, counts: Sequence[int]) -> Tensor:
         """(b, f) score of each field, from the block of the row's domain (or the only block)."""
-        counts = (len(x),) if self.networks == 1 else counts
+        counts = (x.shape[0],) if self.networks == 1 else counts
         hidden = F.relu(self.squeeze.routed(x.mean(-1), counts))
         return self._finish(self.excite.routed(hidden, counts))
 

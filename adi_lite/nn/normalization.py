@@ -44,8 +44,8 @@ class DomainBatchNorm(nn.Module):
                 strict=True,
             )
         ):
-            batch_statistics = self.training and len(rows) > 1
-            if len(rows):
+            batch_statistics = self.training and rows.shape[0] > 1
+            if rows.shape[0]:  # not len(), which would fix the number of rows in an exported graph
                 rows = F.batch_norm(
                     rows,
                     self.running_mean[d],

@@ -303,11 +303,20 @@ def _check(data: MultiDomainDataset, config: Config) -> None:
                 raise ValueError(
                     f"domain {name!r} has no validation records: its own model cannot stop early (patience)"
                 )
-    if config.model.tie_history and config.model.user != "id":
-        codes = data.items.get(ITEM_ID)
-        past = torch.unique(data.history.values) if data.history is not None else torch.empty(0, dtype=torch.int64)
-        if codes is None or not torch.equal(codes[past], past + 1):
-            raise ValueError(
-                f"tie_history needs the codes of {ITEM_ID!r} to be the rows plus 1 of all items of the history, as the "
-                f"history's codes are; those of {data.name!r} are not"
-            )
+    if config.model.tie_history and config.model.user != "id" and not can_tie_history(data):
+        raise ValueError(
+            f"tie_history needs the codes of {ITEM_ID!r} to be the rows plus 1 of all items of the history, as the "
+            f"history's codes are; those of {data.name!r} are not"
+        )
+
+
+def can_tie_history(data: MultiDomainDataset) -> bool:
+    """Whether past items can share the items' table: the code of each item of a history is its row plus 1.
+
+    Items in no history may have code 0, as those without training records have.
+    """
+    codes = data.items.get(ITEM_ID)
+    if codes is None or data.history is None:
+        return False
+    past = torch.unique(data.history.values)
+    return torch.equal(codes[past], past + 1)
