@@ -98,7 +98,7 @@ def export(
 
     _, data, trained = open_run(run)
     d = data.schema.domain_index(domain)
-    report = export_user_tower(trained.scorer.models[d], d, out)
+    report = export_user_tower(trained.scorer.models[d], d, out, domain_name=domain)
     show(report, as_json, lambda: typer.echo("\n".join(f"{name}: {value}" for name, value in report.items())))
 
 

@@ -116,12 +116,12 @@ class EASE(ItemItem):
             raise ValueError(f"regularization must be positive, got {self.regularization}")
 
     def weights(self, records: sp.csr_array) -> np.ndarray:
-        weights = np.zeros((records.shape[1],) * 2, dtype=np.float32)
         taken = np.flatnonzero(records.sum(0))  # an item without records has zeros in its row and its column
-        gram = (records[:, taken].T @ records[:, taken]).toarray(order="C").astype(np.float64)
-        inverse = _inverse(gram, self.regularization)
+        gram = (records[:, taken].T @ records[:, taken]).astype(np.float64)  # while it is sparse: one matrix, not two
+        inverse = _inverse(gram.toarray(order="C"), self.regularization)
         inverse /= -inverse.diagonal()[None, :]
         np.fill_diagonal(inverse, 0)
+        weights = np.zeros((records.shape[1],) * 2, dtype=np.float32)
         weights[np.ix_(taken, taken)] = inverse
         return weights
 

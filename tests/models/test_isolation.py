@@ -47,7 +47,7 @@ def run(net, x, f):
     ids=lambda o: "-".join(map(str, o.values())) or "adi",
 )
 def test_rows_of_one_domain_leave_another_alone_to_the_bit(options):
-    x, f = torch.randn(12, 3, 4), torch.randn(12, 4)
+    x, f = torch.randn(12, 3, 4), torch.randn(3, 4)
     changed = x.clone()
     changed[B] = 10 * torch.randn(5, 3, 4)
     first, second = run(make(**options), x, f), run(make(**options), changed, f)
@@ -63,7 +63,7 @@ def test_rows_of_one_domain_leave_another_alone_to_the_bit(options):
 @pytest.mark.parametrize("options", [{"norm": "bn"}, {"method": "dnn"}, {"method": "star"}])
 def test_pooled_normalisation_does_not_isolate(options):
     """The counterpart: with ordinary BN, the other domain's rows move everything."""
-    x, f = torch.randn(12, 3, 4), torch.randn(12, 4)
+    x, f = torch.randn(12, 3, 4), torch.randn(3, 4)
     changed = x.clone()
     changed[B] = 10 * torch.randn(5, 3, 4)
     first, second = run(make(**options), x, f), run(make(**options), changed, f)
@@ -73,7 +73,7 @@ def test_pooled_normalisation_does_not_isolate(options):
 
 def test_a_loss_in_one_domain_trains_no_network_of_another():
     net = make(num_shared=2)
-    net(torch.randn(12, 3, 4), torch.randn(12, 4), COUNTS)[A].sum().backward()
+    net(torch.randn(12, 3, 4), torch.randn(3, 4), COUNTS)[A].sum().backward()
     per_domain = [
         net.specific.layers[0].weight,
         net.forward_network.weight,
@@ -89,12 +89,12 @@ def test_a_loss_in_one_domain_trains_no_network_of_another():
 def test_evaluation_does_not_depend_on_the_batch(method):
     net = make(method=method)
     for _ in range(3):
-        net(torch.randn(12, 3, 4) + 1, torch.randn(12, 4), COUNTS)
+        net(torch.randn(12, 3, 4) + 1, torch.randn(3, 4), COUNTS)
     net.eval()
-    x, f = torch.randn(12, 3, 4), torch.randn(12, 4)
+    x, f = torch.randn(12, 3, 4), torch.randn(3, 4)
     whole = net(x, f, COUNTS)
-    torch.testing.assert_close(net(x[B], f[B], (0, 5, 0)), whole[B])
-    torch.testing.assert_close(net(x[8:9], f[8:9], (0, 1, 0)), whole[8:9])
+    torch.testing.assert_close(net(x[B], f, (0, 5, 0)), whole[B])
+    torch.testing.assert_close(net(x[8:9], f, (0, 1, 0)), whole[8:9])
     statistics = {n: b.clone() for n, b in net.named_buffers()}
     net(100 * x, f, COUNTS)
     assert all(torch.equal(b, statistics[n]) for n, b in net.named_buffers())
@@ -103,10 +103,10 @@ def test_evaluation_does_not_depend_on_the_batch(method):
 @pytest.mark.parametrize("counts", [(1, 6, 5), (0, 7, 5)])
 def test_one_row_or_none_of_a_domain_leaves_its_statistics_and_is_defined(counts):
     net = make().train()
-    net(torch.randn(12, 3, 4), torch.randn(12, 4), COUNTS)
+    net(torch.randn(12, 3, 4), torch.randn(3, 4), COUNTS)
     norms = [m for m in net.modules() if isinstance(m, DomainBatchNorm) and len(m.weight) == 3]
     before = [(m.running_mean.clone(), m.running_var.clone()) for m in norms]
-    out = net(torch.randn(12, 3, 4), torch.randn(12, 4), counts)
+    out = net(torch.randn(12, 3, 4), torch.randn(3, 4), counts)
     out.sum().backward()
     assert torch.isfinite(out).all()
     assert all(torch.isfinite(p.grad).all() for p in net.parameters() if p.grad is not None)

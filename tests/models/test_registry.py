@@ -78,7 +78,7 @@ def flops_a_row(method: str, num_domains: int, rows: int = 240, **options) -> fl
     net = build_network(config, num_domains, 3)
     counts = (rows // num_domains,) * num_domains
     with FlopCounterMode(display=False) as counter:
-        net(torch.randn(rows, 3, 8), torch.randn(rows, 8), counts)
+        net(torch.randn(rows, 3, 8), torch.randn(len(counts), 8), counts)
     return counter.get_total_flops() / rows
 
 
