@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import faiss
 import numpy as np
@@ -34,6 +34,14 @@ from adi_lite.training.checkpoint import CheckpointError
 
 Unknown = Literal["error", "cold", "skip"]
 UNKNOWN: tuple[Unknown, ...] = ("error", "cold", "skip")
+
+
+class Lists(NamedTuple):
+    """Lists of n users, best item first. Where the score is -inf the list has ended, and the item means nothing."""
+
+    users: list
+    items: np.ndarray  # (n, k) ids
+    scores: np.ndarray  # (n, k) float32
 
 
 class Retriever:
@@ -137,6 +145,18 @@ class Retriever:
         Returns:
             Columns user_id, rank (from 1), item_id, score (the larger, the better), sorted by user and rank.
         """
+        return self._frame(self.search(users, domain, k, exclude_seen=exclude_seen, unknown=unknown))
+
+    def search(
+        self,
+        users: Sequence[str | int],
+        domain: str,
+        k: int = 100,
+        *,
+        exclude_seen: bool = False,
+        unknown: Unknown = "error",
+    ) -> Lists:
+        """As :meth:`retrieve`, without the cost of a table: for services that answer a few users at a time."""
         if unknown not in UNKNOWN:
             raise ValueError(f"unknown={unknown!r} is none of {', '.join(UNKNOWN)}")
         ids = list(dict.fromkeys(users))
@@ -154,10 +174,13 @@ class Retriever:
         if len(known):
             seen = self._positions(self._seen.take(known), d) if exclude_seen else None
             found = self._search(self._scorer.user_vectors(known, d), d, k, seen)
-            parts.append(self._frame([u for u, r in zip(ids, rows, strict=True) if r >= 0], d, *found))
+            parts.append(self._lists([u for u, r in zip(ids, rows, strict=True) if r >= 0], d, *found))
         if strangers and unknown == "cold":
-            parts.append(self._frame(strangers, d, *self._search(self._new_vectors(d, len(strangers)), d, k, None)))
-        return pd.concat(parts, ignore_index=True) if parts else self._frame([], d, *_nothing(k))
+            parts.append(self._lists(strangers, d, *self._search(self._new_vectors(d, len(strangers)), d, k, None)))
+        if len(parts) == 2:
+            (known_ids, *known_lists), (cold_ids, *cold_lists) = parts
+            return Lists(known_ids + cold_ids, *map(np.concatenate, zip(known_lists, cold_lists, strict=True)))
+        return parts[0] if parts else self._lists([], d, *_nothing(k))
 
     def retrieve_new(
         self,
@@ -180,6 +203,19 @@ class Retriever:
         Returns:
             As :meth:`retrieve`, with ``user`` (position in the input, from 0) in place of the id.
         """
+        found = self.search_new(domain, k, histories=histories, features=features, exclude_seen=exclude_seen)
+        return self._frame(found).rename(columns={"user_id": "user"})
+
+    def search_new(
+        self,
+        domain: str,
+        k: int = 100,
+        *,
+        histories: Sequence[Iterable[str | int]] | None = None,
+        features: pd.DataFrame | None = None,
+        exclude_seen: bool = False,
+    ) -> Lists:
+        """As :meth:`retrieve_new`, without the cost of a table; users are positions in the input, from 0."""
         sizes = {len(x) for x in (histories, features) if x is not None}
         if len(sizes) != 1:
             raise ValueError(
@@ -189,12 +225,11 @@ class Retriever:
             )
         count, d = sizes.pop(), self._domain(domain)
         if not count:
-            return self._frame([], d, *_nothing(k)).rename(columns={"user_id": "user"})
+            return self._lists([], d, *_nothing(k))
         past = None if histories is None else self._rows_of_items(histories)
         vectors = self._new_vectors(d, count, past, features)
         seen = self._positions(past, d) if exclude_seen and past is not None else None
-        frame = self._frame(list(range(count)), d, *self._search(vectors, d, k, seen))
-        return frame.rename(columns={"user_id": "user"})
+        return self._lists(list(range(count)), d, *self._search(vectors, d, k, seen))
 
     def user_vectors(self, users: Sequence[str | int], domain: str) -> Tensor:
         """(n, width) vectors of known users in a domain, whose inner product with an item's is the score."""
@@ -270,18 +305,20 @@ class Retriever:
             scores[short], found[short] = exact_topk(vectors[short], _vectors(index), k, rest)
         return scores, found
 
-    def _frame(self, users: list, domain: int, scores: Tensor, found: Tensor) -> pd.DataFrame:
-        there = (found >= 0).numpy()
-        n, k = there.shape
-        ids = np.asarray(users) if users else self._data.user_ids[:0]
-        items = self._data.catalogues[domain].numpy()[found.numpy()[there]]
-        rank = np.broadcast_to(np.arange(1, k + 1, dtype=np.int32), (n, k))
+    def _lists(self, users: list, domain: int, scores: Tensor, found: Tensor) -> Lists:
+        rows = self._data.catalogues[domain].numpy()[found.numpy()]  # -1, which is no item, reads the last one
+        return Lists(users, self._data.item_ids[rows], scores.masked_fill(found < 0, -torch.inf).float().numpy())
+
+    def _frame(self, lists: Lists) -> pd.DataFrame:
+        there = lists.scores > -np.inf
+        users = pd.Index(lists.users if lists.users else self._data.user_ids[:0])
+        rank = np.broadcast_to(np.arange(1, there.shape[1] + 1, dtype=np.int32), there.shape)
         return pd.DataFrame(
             {
-                "user_id": np.repeat(ids, there.sum(1)),
+                "user_id": users.repeat(there.sum(1)),
                 "rank": rank[there],
-                "item_id": self._data.item_ids[items],
-                "score": scores.numpy()[there].astype(np.float32),
+                "item_id": lists.items[there],
+                "score": lists.scores[there],
             }
         )
 
