@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 import adi_lite
+from adi_lite.atomic import replacing
 from adi_lite.data.download import OutOfReachError
 from adi_lite.data.registry import DATASETS, load_dataset
 from adi_lite.data.schema import MultiDomainDataset
@@ -41,10 +42,8 @@ def main(argv: list[str] | None = None) -> None:
     result["goal"] = _goal(result)
     text = json.dumps(result, indent=1)
     for path in [args.out, *([ROOT / "data" / "results" / "benchmarks.json"] if args.publish else [])]:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part_file = path.with_name(path.name + ".part")
-        part_file.write_text(text + "\n")
-        os.replace(part_file, path)
+        with replacing(path) as partial:
+            partial.write_text(text + "\n")
     print(text)
     for table in _tables(result):
         console.print(table)

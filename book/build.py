@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import shutil
 import subprocess
 import sys
@@ -25,6 +24,7 @@ import papermill
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
+from adi_lite.atomic import replacing
 from book.normalise import normalise, stderr_of, take_parameters
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -127,10 +127,8 @@ def _execute(notebook: Path, target: Path, parameters: dict[str, str]) -> None:
 
 def _replace(path: Path, notebook: nbformat.NotebookNode) -> None:
     """Write a notebook so that a reader sees the old one or the new one, whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    nbformat.write(notebook, part)
-    os.replace(part, path)
+    with replacing(path) as partial:
+        nbformat.write(notebook, partial)
 
 
 def _copy_of_book() -> Path:

@@ -367,16 +367,16 @@ def test_a_folder_that_may_only_be_read(refused, place, monkeypatch):
 
 
 def test_a_folder_that_holds_a_run_is_left_alone(refused, run):
-    before = {p.name: p.read_bytes() for p in run.iterdir()}
+    before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
     assert "holds a run already (run.json): add --resume" in refused(*TRAIN, "--out", run)
     (run / "run.json").unlink()
     assert "holds a run already (model.safetensors)" in refused(*TRAIN, "--out", run)
-    (run / "run.json").write_bytes(before["run.json"])
+    (run / "run.json").write_bytes(before[run / "run.json"])
     assert "with other settings" in refused(*TRAIN, "--out", run, "--resume", "--set", "dropout=0.3")
     assert "with other settings" in refused(*TRAIN, "--out", run, "--resume", "--seed", "1")
     assert "run with the model adi, not dnn" in refused(*TRAIN, "--out", run, "--resume", "--model", "dnn")
     assert "the markets by default, not ['s1', 's2']" in refused(*TRAIN, "--out", run, "--resume", "--markets", "s1,s2")
-    assert {p.name: p.read_bytes() for p in run.iterdir()} == before
+    assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file()} == before
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,8 @@ def main() -> None:
     """Entry point: runs a command, and turns an error of the user's into one sentence and exit status 2."""
     try:
         status = app(standalone_mode=False)
-        sys.exit(status if isinstance(status, int) else 0)  # what typer.Exit asked for
+        if isinstance(status, int) and status:  # typer.Exit
+            sys.exit(status)
     except typer.Abort:
         sys.exit(130)
     except KeyboardInterrupt:

@@ -71,10 +71,10 @@ def tune(
     from adi_lite.experiments.tuning import REFERENCE_SPACE
     from adi_lite.experiments.tuning import tune as search
 
-    known = (*NETWORKS, *REFERENCE_SPACE)
-    methods = known if method == "all" else (method,)
-    if methods[0] not in known:
-        raise ValueError(f"unknown method {method!r}; choose all, {', '.join(known)}")
+    choices = (*NETWORKS, *REFERENCE_SPACE)
+    methods = choices if method == "all" else (method,)
+    if methods[0] not in choices:
+        raise ValueError(f"unknown method {method!r}; choose all, {', '.join(choices)}")
     check_folder_free(out)
     data, best = load_dataset(known(dataset)), {}
     for name in methods:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from adi_lite.atomic import replacing
 
 FORMAT = "adi-lite evaluation 1"
 
@@ -102,7 +103,6 @@ class Evaluation:
 
     def save(self, path: str | Path) -> None:
         """Write a parquet file, which appears whole or not at all."""
-        path = Path(path)
         about = {
             "format": FORMAT,
             **{k: getattr(self, k) for k in ("dataset", "split", "protocol", "exclude_seen")},
@@ -110,13 +110,8 @@ class Evaluation:
         }
         columns = {"domain": self.domain, "user": self.user, "num_positives": self.num_positives, **self.metrics}
         table = pa.table(dict(columns)).replace_schema_metadata({"adi_lite": json.dumps(about)})
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        try:
+        with replacing(path) as partial:
             pq.write_table(table, partial, compression="zstd")
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: str | Path) -> Evaluation:

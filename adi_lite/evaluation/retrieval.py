@@ -6,7 +6,6 @@ is measured apart (:func:`topk_overlap`).
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from adi_lite.atomic import replacing
 from adi_lite.data.schema import Ragged
 
 IndexKind = Literal["flat", "ivf", "hnsw"]
@@ -152,14 +152,8 @@ def faiss_topk(index: faiss.Index, queries: Tensor, k: int, exclude: Ragged | No
 
 def save_faiss(index: faiss.Index, path: str | Path) -> None:
     """Write an index file, which appears whole or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
+    with replacing(path) as partial:
         faiss.write_index(index, str(partial))
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def load_faiss(path: str | Path) -> faiss.Index:

@@ -13,6 +13,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from adi_lite.atomic import replacing
 from adi_lite.evaluation.results import Evaluation
 
 PUBLISHED = Path(__file__).resolve().parents[2] / "data" / "results"
@@ -74,9 +75,8 @@ class Store:
         for protocol, evaluation in evaluations.items():
             evaluation.save(self.folder / f"{name}.{protocol}.parquet")
         text = json.dumps({"key": key, "protocols": list(evaluations), **about}, indent=1, default=str)
-        partial = self.folder / f".{name}.{os.getpid()}.part"
-        partial.write_text(text)
-        os.replace(partial, self.folder / f"{name}.json")
+        with replacing(self.folder / f"{name}.json") as partial:
+            partial.write_text(text)
         return StoredRun(json.loads(text), evaluations)
 
 

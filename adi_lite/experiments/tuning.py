@@ -8,13 +8,13 @@ same points (their own settings aside), so that none is luckier in the draw. The
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
+from adi_lite.atomic import replacing
 from adi_lite.data.schema import MultiDomainDataset
 from adi_lite.evaluation.metrics import evaluate
 from adi_lite.experiments.named import named_config
@@ -135,6 +135,5 @@ def _read(path: Path, method: str, metric: str) -> list[dict]:
 
 
 def _write(path: Path, trials: list[dict]) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    partial.write_text(json.dumps(trials, indent=1))
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(trials, indent=1))

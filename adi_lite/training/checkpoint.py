@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from adi_lite import __version__
+from adi_lite.atomic import replacing
 from adi_lite.data.schema import MultiDomainDataset, Ragged, Schema
 from adi_lite.models.two_tower import TwoTower
 from adi_lite.training.config import Config
@@ -29,19 +29,14 @@ class CheckpointError(ValueError):
 
 def save(path: Path, tensors: Mapping[str, Tensor], about: Mapping) -> None:
     """Write tensors with a description; a reader sees the old file or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     text = json.dumps({"format": FORMAT, "version": __version__, **about})
-    try:
+    with replacing(path) as partial:
         save_file(
             # A table that two towers share has two names; safetensors wants a copy for each.
             {k: v.detach().clone(memory_format=torch.contiguous_format) for k, v in tensors.items()},
             partial,
             {"adi_lite": text},
         )
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict]:

@@ -27,10 +27,12 @@ class RunLog:
             for line in self.path.read_text().splitlines():
                 record = json.loads(line)
                 self.lines[record.get("domain", ""), record["epoch"]] = record
-        self.writer = SummaryWriter(str(out / LOGS))
+        self.logs, self.writer = out / LOGS, None
 
     def add(self, record: dict) -> None:
         """Keep an epoch's record: epoch (from 0), numbers, and ``domain`` where a model is one domain's."""
+        if self.writer is None:  # not before: a run that is refused leaves its folder alone
+            self.writer = SummaryWriter(str(self.logs))
         domain, epoch = record.get("domain", ""), record["epoch"]
         self.lines[domain, epoch] = record
         with replacing(self.path) as partial:
@@ -41,4 +43,5 @@ class RunLog:
         self.writer.flush()
 
     def close(self) -> None:
-        self.writer.close()
+        if self.writer is not None:
+            self.writer.close()

@@ -181,7 +181,7 @@ def test_star_with_unit_factors_is_one_shared_network():
 @pytest.mark.parametrize("method", ["cross_stitch", "mmoe", "ple", "adi"])
 def test_experts_differ_at_the_start_and_after_a_step(method):
     net = make(method, 3, num_shared=2).float()
-    x, domains = rows((8, 8, 8))
+    x, _ = rows((8, 8, 8))
     x, f = x.float(), torch.randn(3, DIM)
     optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
     stacks = [m for m in net.modules() if type(m).__name__ in ("StackedLinear",) and m.networks > 1 and m.out_size > 1]
