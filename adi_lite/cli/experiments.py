@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from adi_lite.cli.common import Json, changes_of, check_folder_free, console, show, show_lines, words
+from adi_lite.cli.common import Json, changes_of, check_folder_free, console, known, show, show_lines, words
 from adi_lite.data.registry import load_dataset
 from adi_lite.models.registry import NETWORKS
 
