@@ -60,7 +60,7 @@ class FeatureEmbedding(nn.Module):
         self.tables = nn.ModuleDict({name: _table(size, dim, std, sparse) for name, size in tables.items()})
         self.dense = nn.ModuleDict({module_key(f.name): nn.Linear(f.size, dim) for f in features if f.kind == "dense"})
         self.domain = nn.Embedding.from_pretrained(torch.randn(num_domains, dim) * std, freeze=False)
-        self.domain_field = domain_field
+        self.domain_field, self.reads_history = domain_field, history_items is not None
 
     @property
     def num_fields(self) -> int:
@@ -68,7 +68,7 @@ class FeatureEmbedding(nn.Module):
 
     def forward(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
         fields = [self._field(f, inputs) for f in self.features]
-        if HISTORY in self.names:
+        if self.reads_history:
             fields.append(self._bag(HISTORY, inputs, HISTORY))
         if self.domain_field:
             fields.append(by_domain(self.domain.weight, inputs.counts))

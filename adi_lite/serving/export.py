@@ -100,6 +100,7 @@ class _PaddedEmbedding(FeatureEmbedding):
     def __init__(self, embedding: FeatureEmbedding) -> None:
         nn.Module.__init__(self)  # not the base's, which would draw new tables
         self.features, self.dim, self.names = embedding.features, embedding.dim, embedding.names
+        self.reads_history = embedding.reads_history
         self.tables, self.dense = embedding.tables, embedding.dense
         self.domain, self.domain_field = embedding.domain, embedding.domain_field
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from adi_lite.data.batches import HISTORY, InputBuilder
+from adi_lite.data.batches import HISTORY, InputBuilder, Inputs
 from adi_lite.data.schema import Feature, Interactions, MultiDomainDataset, Schema
 from adi_lite.nn.embedding import FeatureEmbedding, module_key
 
@@ -101,3 +101,10 @@ def test_features_may_have_any_name(name, kind):
     embedding = FeatureEmbedding(schema.user, 2, 4, history_items=2)
     fields, _ = embedding(InputBuilder(data).users_in(torch.tensor([0, 1]), 0))
     assert fields.shape == (2, 4, 4) and not torch.equal(fields[0], fields[1])
+
+
+def test_a_feature_may_be_called_history_where_no_history_is_read():
+    embedding = FeatureEmbedding((Feature("history", "categorical", 4),), 2, 3, domain_field=False)
+    inputs = Inputs(torch.tensor([0, 1]), (1, 1), {"history": torch.tensor([2, 3])})
+    table = embedding.tables[module_key("history")].weight
+    torch.testing.assert_close(embedding(inputs)[0][:, 0], table[[2, 3]])
