@@ -118,11 +118,15 @@ class EASE(ItemItem):
     def weights(self, records: sp.csr_array) -> np.ndarray:
         taken = np.flatnonzero(records.sum(0))  # an item without records has zeros in its row and its column
         gram = (records[:, taken].T @ records[:, taken]).astype(np.float64)  # while it is sparse: one matrix, not two
-        inverse = _inverse(gram.toarray(order="C"), self.regularization)
+        dense = gram.toarray(order="C")
+        del gram  # as large as a third of the dense one
+        inverse = _inverse(dense, self.regularization)
         inverse /= -inverse.diagonal()[None, :]
         np.fill_diagonal(inverse, 0)
         weights = np.zeros((records.shape[1],) * 2, dtype=np.float32)
-        weights[np.ix_(taken, taken)] = inverse
+        for start in range(0, len(taken), 1024):  # by blocks: an assignment at once would copy the whole matrix first
+            rows = taken[start : start + 1024]
+            weights[np.ix_(rows, taken)] = inverse[start : start + 1024]
         return weights
 
 
