@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
-import adi_lite
-from adi_lite.atomic import replacing
 from adi_lite.data.download import OutOfReachError
 from adi_lite.data.registry import DATASETS, load_dataset
 from adi_lite.data.schema import MultiDomainDataset
 from benchmarks.memory import ROOT, SIDES, peak_memory_mib
+from benchmarks.report import finish, machine, table
 from benchmarks.step_profile import profile_step
 from benchmarks.steps import settings
 from benchmarks.train_speed import SMOKE, Size, growth_with_domains, growth_with_width, methods_beside_baseline
@@ -40,13 +35,9 @@ def main(argv: list[str] | None = None) -> None:
         console.print(f"[dim]measuring {part} …[/]")
         result[part] = _measure(part, name, data, size)
     result["goal"] = _goal(result)
-    text = json.dumps(result, indent=1)
-    for path in [args.out, *([ROOT / "data" / "results" / "benchmarks.json"] if args.publish else [])]:
-        with replacing(path) as partial:
-            partial.write_text(text + "\n")
-    print(text)
-    for table in _tables(result):
-        console.print(table)
+    finish(result, args.out, *([ROOT / "data" / "results" / "benchmarks.json"] if args.publish else []))
+    for shown in _tables(result):
+        console.print(shown)
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -88,14 +79,7 @@ def _measure(part: str, name: str, data: MultiDomainDataset, size: Size) -> dict
 
 def _about(name: str, data: MultiDomainDataset, size: Size) -> dict[str, object]:
     return {
-        "when": datetime.now(UTC).isoformat(timespec="seconds"),
-        "adi_lite": adi_lite.__version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "load_average": round(os.getloadavg()[0], 2),
+        **machine(),
         "dataset": name,
         "records": len(data.train),
         "users": data.num_users,
@@ -104,12 +88,6 @@ def _about(name: str, data: MultiDomainDataset, size: Size) -> dict[str, object]
         "rounds": size.rounds,
         "steps_a_round": size.steps,
     }
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    return next((v.split(":", 1)[1].strip() for v in lines if v.startswith("model name")), platform.processor())
 
 
 def _goal(result: dict) -> dict[str, object]:
@@ -130,21 +108,21 @@ def _tables(result: dict) -> list[Table]:
     tables = []
     for batch_size, rows in result.get("speed", {}).items():
         title = f"Training, {about['dataset']}, batches of {batch_size}, width 64, {about['threads']} thread(s)"
-        tables.append(_table(title, ["", *COLUMNS.values()], [[n, *_cells(r)] for n, r in rows.items()]))
+        tables.append(table(title, ["", *COLUMNS.values()], [[n, *_cells(r)] for n, r in rows.items()]))
     for part, of in (("domains", "D"), ("width", "width")):
         if part in result:
             rows = [[x, n, *_cells(r)] for x, p in result[part]["points"].items() for n, r in p.items()]
             rows += [["slope", n, "", "", f"{s:.2f}", ""] for n, s in result[part]["slope_of_cpu_time"].items()]
-            tables.append(_table(f"Cost by {of}", [of, "", *COLUMNS.values()], rows))
+            tables.append(table(f"Cost by {of}", [of, "", *COLUMNS.values()], rows))
     if "memory" in result:
         rows = [[side, f"{peak:,.0f}"] for side, peak in result["memory"].items()]
-        tables.append(_table("Peak memory of a process", ["", "MiB"], rows))
+        tables.append(table("Peak memory of a process", ["", "MiB"], rows))
     if "bound" in result:
         bound = result["bound"]
         rows = [["measured: " + k, f"{v:.2f}"] for k, v in bound["cpu_ms"].items()]
         rows += [["bound: " + k, f"{v:.2f}"] for k, v in bound["bound_ms"].items()]
         rows.append(["bound / measured", f"{bound['share_of_bound']:.0%}"])
-        tables.append(_table("One step of ADI and its bound", ["", "ms"], rows))
+        tables.append(table("One step of ADI and its bound", ["", "ms"], rows))
     return tables
 
 
@@ -158,15 +136,6 @@ COLUMNS = {
 
 def _cells(row: dict[str, float]) -> list[str]:
     return [f"{row[c]:,.0f}" if c == "records_per_second" else f"{row[c]:,.2f}" for c in COLUMNS]
-
-
-def _table(title: str, header: list[str], rows: list[list[str]]) -> Table:
-    table = Table(title=title)
-    for i, name in enumerate(header):
-        table.add_column(name, justify="left" if i == 0 else "right")
-    for row in rows:
-        table.add_row(*row)
-    return table
 
 
 if __name__ == "__main__":

@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import os
-import platform
 import sys
 import tempfile
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 
 import faiss
@@ -23,13 +20,11 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-import adi_lite
-from adi_lite.atomic import replacing
 from adi_lite.data.schema import Ragged
 from adi_lite.evaluation.retrieval import build_faiss, faiss_topk, save_faiss
-from benchmarks.__main__ import _processor, _table
 from benchmarks.measure import Step, interleaved
 from benchmarks.memory import ROOT, peak_of_this_process_mib
+from benchmarks.report import finish, machine, table
 
 GOAL = 1.1  # times the time of faiss itself
 SEEN = 50  # items that a user has taken, on average
@@ -40,7 +35,13 @@ def main(argv: list[str] | None = None) -> None:
     args = _arguments(argv)
     torch.set_num_threads(args.threads)
     faiss.omp_set_num_threads(args.threads)
-    result = {"about": {**machine(), **{n: getattr(args, n) for n in ("items", "users", "k", "width", "slice")}}}
+    result = {
+        "about": {
+            **machine(),
+            "faiss": faiss.__version__,
+            **{n: getattr(args, n) for n in ("items", "users", "k", "width", "slice")},
+        }
+    }
     result |= measure(args.items, args.users, args.k, args.width, args.slice)
     ratio = result["search"]["faiss_topk"]["times_faiss"]
     result["goal"] = {"times_faiss": {"goal": GOAL, "measured": ratio, "reached": ratio <= GOAL}}
@@ -48,7 +49,7 @@ def main(argv: list[str] | None = None) -> None:
     columns = ["users_per_second", "times_faiss", "times_faiss_cpu"]
     rows = [[name, *(f"{row[c]:,.3f}" for c in columns)] for name, row in result["search"].items()]
     title = f"Top {args.k:,} of {args.items:,} items, width {args.width}, {args.threads} thread(s)"
-    Console(stderr=True).print(_table(title, ["", "users/s", "times faiss", "processor time"], rows))
+    Console(stderr=True).print(table(title, ["", "users/s", "times faiss", "processor time"], rows))
 
 
 def measure(items: int, users: int, k: int, width: int, slice_: int) -> dict[str, object]:
@@ -83,29 +84,6 @@ def measure(items: int, users: int, k: int, width: int, slice_: int) -> dict[str
     few = torch.arange(min(users, 50))
     same = np.array_equal(sides["faiss"](few)[1], sides["faiss_topk"](few)[1].numpy())
     return {"memory": memory, "search": search, "same_lists": same, "peak_mib": peak_of_this_process_mib()}
-
-
-def machine() -> dict[str, object]:
-    """When and on what a figure was measured."""
-    return {
-        "when": datetime.now(UTC).isoformat(timespec="seconds"),
-        "adi_lite": adi_lite.__version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "faiss": faiss.__version__,
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "load_average": round(os.getloadavg()[0], 2),
-    }
-
-
-def finish(result: dict, out: Path) -> None:
-    """Write the result to a file, whole or not at all, and print it."""
-    text = json.dumps(result, indent=1)
-    with replacing(out) as partial:
-        partial.write_text(text + "\n")
-    print(text)
 
 
 def _step(search: Callable[[Tensor], object], slices: tuple[Tensor, ...]) -> Step:

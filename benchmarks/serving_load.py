@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import faiss
 import httpx
 import numpy as np
 import torch
@@ -30,9 +31,8 @@ from adi_lite.models.scorer import ModelScorer
 from adi_lite.models.two_tower import TwoTower
 from adi_lite.serving.index import write_index
 from adi_lite.training.trainer import Trained
-from benchmarks.__main__ import _table
 from benchmarks.memory import ROOT
-from benchmarks.retrieval_speed import finish, machine
+from benchmarks.report import finish, machine, table
 from benchmarks.steps import settings
 from benchmarks.train_speed import synthetic
 
@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> None:
         with service(Path(folder)) as url:
             console.print(f"[dim]{args.rate:g} requests a second for {args.seconds:g} seconds …[/]")
             names = [d["name"] for d in about["domains"]]
-            result: dict = {"about": {**machine(), **sizes, "width": about["width"]}}
+            result: dict = {"about": {**machine(), "faiss": faiss.__version__, **sizes, "width": about["width"]}}
             result["load"] = asyncio.run(load(url, names, args))
     result["recall_of_exact@100"] = min(d["recall_of_exact@100"] for d in about["domains"])
     found = result["load"]
@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> None:
     finish(result, args.out)
     columns = ["rate", "p50_ms", "p95_ms", "p99_ms", "max_ms", "errors"]
     title = f"One user, top {args.k}, of {args.items:,} items ({args.kind}), {os.cpu_count()} cores"
-    console.print(_table(title, ["", *columns], [["service", *(f"{found[c]:,g}" for c in columns)]]))
+    console.print(table(title, ["", *columns], [["service", *(f"{found[c]:,g}" for c in columns)]]))
 
 
 def write_run(run: Path, items: int, users: int, domains: int, kind: str) -> dict:

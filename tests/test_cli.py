@@ -42,52 +42,6 @@ def place(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.fixture
-def adi(monkeypatch, capsys):
-    """Runs a command in this process, through the entry point; gives status, standard output and standard error."""
-
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["adi-lite", *map(str, words)])
-        status = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            status = stop.code or 0
-        return status, *capsys.readouterr()
-
-    return call
-
-
-@pytest.fixture
-def ok(adi):
-    """A command with --json that must succeed: its object, the only thing on standard output."""
-
-    def call(*words):
-        status, out, err = adi(*words, "--json")
-        assert status == 0, err
-        assert out.count("\n") == 1, "one line"
-        return json.loads(out, parse_constant=lambda c: pytest.fail(f"{c} is no JSON"))
-
-    return call
-
-
-@pytest.fixture
-def refused(adi):
-    """A command that must fail: its one sentence on standard error."""
-
-    def call(*words):
-        status, out, err = adi(*words)
-        lines = err.strip().splitlines()
-        assert status == 2, (status, out, err)
-        assert out == ""
-        assert lines[-1].startswith("error: ") and len(lines[-1]) > len("error: ")
-        assert not any(line.startswith("error") for line in lines[:-1])
-        assert "Traceback" not in err
-        return lines[-1]
-
-    return call
-
-
 @pytest.fixture(scope="session")
 def trained_once(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained") / "run"

@@ -44,42 +44,6 @@ def shop(tmp_path_factory):
 
 
 @pytest.fixture
-def adi(monkeypatch, capsys):
-    """Runs a command in this process; gives status, standard output and standard error."""
-
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["adi-lite", *map(str, words)])
-        status = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            status = stop.code or 0
-        return status, *capsys.readouterr()
-
-    return call
-
-
-@pytest.fixture
-def ok(adi):
-    def call(*words):
-        status, out, err = adi(*words, "--json")
-        assert status == 0, err
-        return json.loads(out)
-
-    return call
-
-
-@pytest.fixture
-def refused(adi):
-    def call(*words):
-        status, _, err = adi(*words)
-        assert status == 2 and "Traceback" not in err
-        return err.strip().splitlines()[-1]
-
-    return call
-
-
-@pytest.fixture
 def run(shop, ok, tmp_path):
     ok("train", "--data", shop, "--out", tmp_path / "run", *SMALL, "--set", "epochs=2")
     return tmp_path / "run"

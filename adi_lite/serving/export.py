@@ -77,7 +77,7 @@ def export_user_tower(
         model = copy.deepcopy(model).cpu().eval()
     _refuse(model)
     embedding = model.user.embedding
-    inputs = {f.name: _describe(f, f.name == HISTORY and HISTORY in embedding.tables) for f in _fields(embedding)}
+    inputs = {f.name: _describe(f, f.name == HISTORY and embedding.reads_history) for f in _fields(embedding)}
     proto = _to_onnx(model, domain, inputs)
     metadata = {
         "adi_lite_version": __version__,
@@ -167,7 +167,7 @@ def _require_packages() -> None:
 def _fields(embedding: FeatureEmbedding) -> list[Feature]:
     """The inputs of the graph, in order; the history is a bag like any other."""
     fields = list(embedding.features)
-    if HISTORY in embedding.tables:
+    if embedding.reads_history:
         fields.append(Feature(HISTORY, "bag", embedding.tables[HISTORY].num_embeddings))
     return fields
 

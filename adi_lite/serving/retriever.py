@@ -118,11 +118,6 @@ class Retriever:
         """Items that the domain can show."""
         return len(self._data.catalogues[self._domain(domain)])
 
-    @property
-    def index_bytes(self) -> int:
-        """Size of all indexes."""
-        return sum(d["bytes"] for d in self.about["domains"])
-
     def retrieve(
         self,
         users: Sequence[str | int],
@@ -231,13 +226,6 @@ class Retriever:
         seen = self._positions(past, d) if exclude_seen and past is not None else None
         return self._lists(list(range(count)), d, *self._search(vectors, d, k, seen))
 
-    def user_vectors(self, users: Sequence[str | int], domain: str) -> Tensor:
-        """(n, width) vectors of known users in a domain, whose inner product with an item's is the score."""
-        rows = [self._row_of_user.get(str(u), -1) for u in users]
-        if -1 in rows:
-            raise ValueError(f"user {users[rows.index(-1)]!r} is unknown to the model")
-        return self._scorer.user_vectors(torch.tensor(rows, dtype=torch.int64), self._domain(domain))
-
     @cached_property
     def _row_of_user(self) -> dict[str, int]:
         return {str(u): i for i, u in enumerate(self._data.user_ids.tolist())}
@@ -298,8 +286,10 @@ class Retriever:
         index = self._indexes[domain]
         k = min(k, index.ntotal) if k >= 1 else k
         scores, found = faiss_topk(index, vectors, k, seen)
-        left = index.ntotal - (0 if seen is None else _distinct_lengths(seen))
-        short = ((found >= 0).sum(1) < torch.minimum(torch.as_tensor(left), torch.as_tensor(k))).nonzero().squeeze(1)
+        number = (found >= 0).sum(1)
+        short = (number < k).nonzero().squeeze(1)
+        if len(short) and seen is not None:  # no item is missing where the user has taken all the others
+            short = short[number[short] < index.ntotal - _distinct_lengths(seen.take(short))]
         if len(short):  # an approximate index came back with fewer than there are: search these users exactly
             rest = None if seen is None else seen.take(short)
             scores[short], found[short] = exact_topk(vectors[short], _vectors(index), k, rest)

@@ -1,0 +1,53 @@
+"""What the benchmarks share: the facts of the machine, and how a result is written and shown."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+from rich.table import Table
+
+import adi_lite
+from adi_lite.atomic import replacing
+
+
+def machine() -> dict[str, object]:
+    """When and on what a figure was measured."""
+    return {
+        "when": datetime.now(UTC).isoformat(timespec="seconds"),
+        "adi_lite": adi_lite.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "load_average": round(os.getloadavg()[0], 2),
+    }
+
+
+def processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    return next((v.split(":", 1)[1].strip() for v in lines if v.startswith("model name")), platform.processor())
+
+
+def finish(result: dict, *files: Path) -> None:
+    """Write the result to files, each whole or not at all, and print it."""
+    text = json.dumps(result, indent=1)
+    for path in files:
+        with replacing(path) as partial:
+            partial.write_text(text + "\n")
+    print(text)
+
+
+def table(title: str, header: list[str], rows: list[list[str]]) -> Table:
+    out = Table(title=title)
+    for i, name in enumerate(header):
+        out.add_column(name, justify="left" if i == 0 else "right")
+    for row in rows:
+        out.add_row(*row)
+    return out
