@@ -98,6 +98,7 @@ def train(
         console.print(_epoch_line(epoch, settings))
 
     result = fit(tables, settings, out=out, resume=resume, progress=progress)
+    log.complete(result.epochs)
     log.close()
     report = {
         "out": str(out),

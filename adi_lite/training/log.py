@@ -36,11 +36,17 @@ class RunLog:
         domain, epoch = record.get("domain", ""), record["epoch"]
         self.lines[domain, epoch] = record
         with replacing(self.path) as partial:
-            partial.write_text("".join(json.dumps(r) + "\n" for r in self.lines.values()))
+            partial.write_text("".join(json.dumps(self.lines[key]) + "\n" for key in sorted(self.lines)))
         for name, value in record.items():
             if name not in ("epoch", "domain"):
                 self.writer.add_scalar(f"{domain}/{name}" if domain else name, value, epoch)
         self.writer.flush()
+
+    def complete(self, records: list[dict]) -> None:
+        """Add the epochs of a finished run that are missing: a run killed between its checkpoint and its line."""
+        for record in records:
+            if (record.get("domain", ""), record["epoch"]) not in self.lines:
+                self.add(record)
 
     def close(self) -> None:
         if self.writer is not None:
