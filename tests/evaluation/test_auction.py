@@ -70,6 +70,14 @@ def test_ties_go_to_the_lower_column_and_pay_the_bid():
     np.testing.assert_array_equal(sale.price, [[2.0, 4.0, 0.0]])
 
 
+def test_no_price_is_above_the_bid_by_rounding():
+    rng = np.random.default_rng(0)
+    bid, pctr = rng.random((2_000, 1)), rng.random((2_000, 1))
+    assert ((bid * pctr) / pctr > bid).any()
+    sale = hold_auction(np.tile(bid, 2), np.tile(pctr, 2), 1)
+    assert (sale.price <= bid).all()
+
+
 def test_slots_stay_empty_and_nobody_behind_costs_nothing():
     sale = hold_auction(np.array([[3.0, 5.0], [7.0, 9.0]]), np.ones((2, 2)), 4, np.array([[True, True], [True, False]]))
     np.testing.assert_array_equal(sale.winner, [[1, 0, -1, -1], [0, -1, -1, -1]])
