@@ -14,7 +14,7 @@ from adi_lite.data.download import OutOfReachError
 from adi_lite.data.registry import DATASETS, load_dataset
 from adi_lite.data.schema import MultiDomainDataset
 from benchmarks.memory import ROOT, SIDES, peak_memory_mib
-from benchmarks.report import finish, machine, table
+from benchmarks.report import finish, machine, published, table
 from benchmarks.step_profile import profile_step
 from benchmarks.steps import settings
 from benchmarks.train_speed import SMOKE, Size, growth_with_domains, growth_with_width, methods_beside_baseline
@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> None:
         console.print(f"[dim]measuring {part} …[/]")
         result[part] = _measure(part, name, data, size)
     result["goal"] = _goal(result)
-    finish(result, args.out, *([ROOT / "data" / "results" / "benchmarks.json"] if args.publish else []))
+    finish(result, args.out, *([published("benchmarks")] if args.publish else []))
     for shown in _tables(result):
         console.print(shown)
 

@@ -13,6 +13,7 @@ from rich.table import Table
 
 import adi_lite
 from adi_lite.atomic import replacing
+from adi_lite.experiments.store import PUBLISHED
 
 
 def machine() -> dict[str, object]:
@@ -33,6 +34,11 @@ def processor() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     return next((v.split(":", 1)[1].strip() for v in lines if v.startswith("model name")), platform.processor())
+
+
+def published(name: str) -> Path:
+    """Where the book takes a benchmark's result from."""
+    return PUBLISHED / f"{name}.json"
 
 
 def finish(result: dict, *files: Path) -> None:

@@ -24,7 +24,7 @@ from adi_lite.data.schema import Ragged
 from adi_lite.evaluation.retrieval import build_faiss, faiss_topk, save_faiss
 from benchmarks.measure import Step, interleaved
 from benchmarks.memory import ROOT, peak_of_this_process_mib
-from benchmarks.report import finish, machine, table
+from benchmarks.report import finish, machine, published, table
 
 GOAL = 1.1  # times the time of faiss itself
 SEEN = 50  # items that a user has taken, on average
@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> None:
     result |= measure(args.items, args.users, args.k, args.width, args.slice)
     ratio = result["search"]["faiss_topk"]["times_faiss"]
     result["goal"] = {"times_faiss": {"goal": GOAL, "measured": ratio, "reached": ratio <= GOAL}}
-    finish(result, args.out)
+    finish(result, args.out, *([published("retrieval_speed")] if args.publish else []))
     columns = ["users_per_second", "times_faiss", "times_faiss_cpu"]
     rows = [[name, *(f"{row[c]:,.3f}" for c in columns)] for name, row in result["search"].items()]
     title = f"Top {args.k:,} of {args.items:,} items, width {args.width}, {args.threads} thread(s)"
@@ -130,6 +130,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--slice", type=int, default=2000, help="users searched at a time (default %(default)s)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="default %(default)s")
+    parser.add_argument("--publish", action="store_true", help="write data/results/retrieval_speed.json as well")
     parser.add_argument("--smoke", action="store_true", help="seconds: that everything runs, no figure worth reading")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "retrieval_speed.json", help="default runs/…")
     args = parser.parse_args(argv)

@@ -32,7 +32,7 @@ from adi_lite.models.two_tower import TwoTower
 from adi_lite.serving.index import write_index
 from adi_lite.training.trainer import Trained
 from benchmarks.memory import ROOT
-from benchmarks.report import finish, machine, table
+from benchmarks.report import finish, machine, published, table
 from benchmarks.steps import settings
 from benchmarks.train_speed import synthetic
 
@@ -45,26 +45,27 @@ def main(argv: list[str] | None = None) -> None:
     """Measure, print the JSON object on standard output and a table on standard error, and write the object to a file."""
     args = _arguments(argv)
     console = Console(stderr=True)
-    sizes = {n: getattr(args, n) for n in ("items", "users", "domains", "kind", "k", "rate", "seconds")}
+    sizes = {n: getattr(args, n) for n in ("items", "users", "domains", "kind", "k", "rate", "seconds", "runs")}
     with tempfile.TemporaryDirectory() as folder:
         console.print(f"[dim]indexing {args.items:,} items in each of {args.domains} domains, {args.kind} …[/]")
         about = write_run(Path(folder), args.items, args.users, args.domains, args.kind)
         with service(Path(folder)) as url:
-            console.print(f"[dim]{args.rate:g} requests a second for {args.seconds:g} seconds …[/]")
+            console.print(f"[dim]{args.rate:g} requests a second, {args.runs} times {args.seconds:g} seconds …[/]")
             names = [d["name"] for d in about["domains"]]
             result: dict = {"about": {**machine(), "faiss": faiss.__version__, **sizes, "width": about["width"]}}
-            result["load"] = asyncio.run(load(url, names, args))
+            result["runs"] = runs = [asyncio.run(load(url, names, args, seed)) for seed in range(args.runs)]
     result["recall_of_exact@100"] = min(d["recall_of_exact@100"] for d in about["domains"])
-    found = result["load"]
-    result["goal"] = {
-        "rate": {"goal": GOAL_RATE, "measured": found["rate"], "reached": found["rate"] >= 0.99 * GOAL_RATE},
-        "p99_ms": {"goal": GOAL_P99_MS, "measured": found["p99_ms"], "reached": found["p99_ms"] < GOAL_P99_MS},
-        "errors": {"goal": 0, "measured": found["errors"], "reached": found["errors"] == 0},
+    rate, p99, errors = min(r["rate"] for r in runs), max(r["p99_ms"] for r in runs), sum(r["errors"] for r in runs)
+    result["goal"] = {  # of the worst run
+        "rate": {"goal": GOAL_RATE, "measured": rate, "reached": rate >= 0.99 * GOAL_RATE},
+        "p99_ms": {"goal": GOAL_P99_MS, "measured": p99, "reached": p99 < GOAL_P99_MS},
+        "errors": {"goal": 0, "measured": errors, "reached": errors == 0},
     }
-    finish(result, args.out)
+    finish(result, args.out, *([published(f"serving_{args.kind}")] if args.publish else []))
     columns = ["rate", "p50_ms", "p95_ms", "p99_ms", "max_ms", "errors"]
     title = f"One user, top {args.k}, of {args.items:,} items ({args.kind}), {os.cpu_count()} cores"
-    console.print(table(title, ["", *columns], [["service", *(f"{found[c]:,g}" for c in columns)]]))
+    rows = [[f"run {n}", *(f"{r[c]:,g}" for c in columns)] for n, r in enumerate(runs, 1)]
+    console.print(table(title, ["", *columns], rows))
 
 
 def write_run(run: Path, items: int, users: int, domains: int, kind: str) -> dict:
@@ -98,9 +99,9 @@ def service(run: Path, patience: float = 120) -> Iterator[str]:
         process.wait()
 
 
-async def load(url: str, domains: list[str], args: argparse.Namespace) -> dict[str, float]:
+async def load(url: str, domains: list[str], args: argparse.Namespace, seed: int) -> dict[str, float]:
     """Send requests of random users and domains at ``args.rate``, after a warm-up, and sum up their latencies."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     async with httpx.AsyncClient(base_url=url, timeout=30, limits=httpx.Limits(max_connections=None)) as client:
 
         async def one(due: float, user: int, domain: str) -> tuple[float, float, bool]:
@@ -156,12 +157,14 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--k", type=int, default=100)
     parser.add_argument("--rate", type=float, default=GOAL_RATE, help="requests a second (default %(default)s)")
     parser.add_argument("--seconds", type=float, default=20)
+    parser.add_argument("--runs", type=int, default=5, help="times that the load is measured (default %(default)s)")
+    parser.add_argument("--publish", action="store_true", help="write data/results/serving_KIND.json as well")
     parser.add_argument("--smoke", action="store_true", help="seconds: that everything runs, no figure worth reading")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "serving_load.json", help="default runs/…")
     args = parser.parse_args(argv)
     if args.smoke:
-        args.items, args.users, args.k, args.rate, args.seconds = 500, 50, 10, 40.0, 1.0
-    for name in ("items", "users", "domains", "k", "rate", "seconds"):
+        args.items, args.users, args.k, args.rate, args.seconds, args.runs = 500, 50, 10, 40.0, 1.0, 2
+    for name in ("items", "users", "domains", "k", "rate", "seconds", "runs"):
         if not getattr(args, name) > 0:
             parser.error(f"--{name} must be more than 0, got {getattr(args, name)}")
     return args

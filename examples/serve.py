@@ -10,20 +10,19 @@
 
 Both answer ``{"domain": ..., "lists": [{"user": ..., "items": [...], "scores": [...]}]}``, best item first, and
 ``/docs`` describes them. What cannot be answered is refused as ``{"detail": sentence}``: 404 for a domain that there is
-not, 413 for too large a body, 422 for everything else that the request got wrong.
+not, 413 for too large a body, 422 for everything else that the request got wrong, 503 when too many are waiting.
 
 One process holds one copy of the indexes. Searches run beside each other in a thread for each core, since faiss and
 PyTorch let go of Python's lock, each search on one thread: threads within a search would only fight over the same cores.
+Requests that wait for a thread are searched together.
 There is no authentication and no encryption: put the service behind a proxy that has both.
 """
 
 import argparse
-import asyncio
 import gc
 import os
 import sys
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -40,6 +39,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from adi_lite import __version__
+from adi_lite.serving.batching import BatchingRetriever, BusyError
 from adi_lite.serving.retriever import Lists, Retriever, Unknown
 
 MAX_HISTORY, MAX_ID, MAX_FEATURES = 1000, 256, 256
@@ -90,7 +90,13 @@ class Question(BaseModel):
 
 
 def create_app(
-    run: Path, *, max_k: int = 1000, max_users: int = 256, max_body: int = 2**22, threads: int | None = None
+    run: Path,
+    *,
+    max_k: int = 1000,
+    max_users: int = 256,
+    max_body: int = 2**22,
+    max_waiting: int = 1000,
+    threads: int | None = None,
 ) -> FastAPI:
     """The service of one run.
 
@@ -99,13 +105,16 @@ def create_app(
         max_k: most items that a user may be given.
         max_users: most users of a request.
         max_body: most bytes of a request.
+        max_waiting: requests that may wait for a search; more are refused at once.
         threads: searches at a time, by default one for each core.
 
     Raises:
         CheckpointError: the run has no index, or one that cannot be read.
     """
     retriever = Retriever.open(run)
-    pool = ThreadPoolExecutor(threads or os.cpu_count(), thread_name_prefix="search")
+    batching = BatchingRetriever(
+        retriever, threads=threads or os.cpu_count() or 1, max_users=max_users, max_waiting=max_waiting
+    )
     health = Health(
         ok=True,
         model=retriever.about["model"],
@@ -133,20 +142,22 @@ def create_app(
         k: int = Field(100, ge=1, le=max_k)
         exclude_seen: bool = False
 
-    async def answer(domain: str, search: Callable[[], Lists]) -> JSONResponse:
+    async def answer(domain: str, search: Callable[[], Awaitable[Lists]]) -> JSONResponse:
         if domain not in health.items:
             raise HTTPException(404, f"unknown domain {domain!r}; the domains are {', '.join(health.domains)}")
         try:
-            found = await asyncio.get_running_loop().run_in_executor(pool, search)
+            found = await search()
         except ValueError as error:  # the retriever says what it cannot answer
             raise HTTPException(422, str(error)) from None
+        except BusyError as error:
+            raise HTTPException(503, str(error), {"Retry-After": "1"}) from None
         return JSONResponse({"domain": domain, "lists": _lists(found)})
 
     app = FastAPI(title="ADI-lite retrieval", version=__version__)
     app.add_middleware(BodyLimit, max_bytes=max_body)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(Exception, _failed)
-    refusals: dict[int | str, dict[str, Any]] = {status: {"model": Refusal} for status in (404, 413, 422)}
+    refusals: dict[int | str, dict[str, Any]] = {status: {"model": Refusal} for status in (404, 413, 422, 503)}
 
     @app.get("/health")
     async def get_health() -> Health:
@@ -156,7 +167,7 @@ def create_app(
     async def retrieve(asked: Known) -> JSONResponse:
         """The best items of a domain for users who are in the training tables."""
         options = {"exclude_seen": asked.exclude_seen, "unknown": asked.unknown}
-        return await answer(asked.domain, partial(retriever.search, asked.users, asked.domain, asked.k, **options))
+        return await answer(asked.domain, partial(batching.search, asked.users, asked.domain, asked.k, **options))
 
     @app.post("/retrieve/new", response_model=Answer, responses=refusals)
     async def retrieve_new(asked: New) -> JSONResponse:
@@ -167,7 +178,7 @@ def create_app(
             given = {"histories": asked.histories, "features": table, "exclude_seen": asked.exclude_seen}
             return retriever.search_new(asked.domain, asked.k, **given)
 
-        return await answer(asked.domain, search)
+        return await answer(asked.domain, partial(batching.run, search))
 
     return app
 

@@ -34,6 +34,10 @@ class ModelScorer:
         for model in self.models.values():
             model.eval()
 
+    def on(self, data: MultiDomainDataset) -> ModelScorer:
+        """The same models over other columns, histories or catalogues, such as those of ``data.as_of("test")``."""
+        return ModelScorer(self.models, data, chunk=self.chunk)
+
     @torch.no_grad()
     def item_vectors(self, domain: int) -> Tensor:
         """(n, width) vectors of the domain's catalogue, in its order; computed once."""

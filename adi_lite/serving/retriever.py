@@ -98,6 +98,9 @@ class Retriever:
             raise CheckpointError(f"{folder / DATA_FILE} is no part of an index: it lacks {error}") from None
         scorer = ModelScorer(_read_models(folder, schema.num_domains), data)
         indexes = [load_faiss(folder / index_file(d)) for d in range(schema.num_domains)]
+        for index in indexes:
+            if isinstance(index, faiss.IndexIVF):
+                index.make_direct_map()  # now, so that no search changes the index: see _vectors
         for d, index in enumerate(indexes):
             if index.ntotal != len(data.catalogues[d]):
                 raise CheckpointError(
@@ -173,8 +176,9 @@ class Retriever:
         if strangers and unknown == "cold":
             parts.append(self._lists(strangers, d, *self._search(self._new_vectors(d, len(strangers)), d, k, None)))
         if len(parts) == 2:
-            (known_ids, *known_lists), (cold_ids, *cold_lists) = parts
-            return Lists(known_ids + cold_ids, *map(np.concatenate, zip(known_lists, cold_lists, strict=True)))
+            of = {u: i for i, u in enumerate(parts[0].users + parts[1].users)}
+            order = [of[u] for u in ids]
+            return Lists(ids, *(np.concatenate([a, b])[order] for a, b in zip(parts[0][1:], parts[1][1:], strict=True)))
         return parts[0] if parts else self._lists([], d, *_nothing(k))
 
     def retrieve_new(
@@ -356,8 +360,6 @@ def _distinct_lengths(lists: Ragged) -> Tensor:
 
 
 def _vectors(index: faiss.Index) -> Tensor:
-    if isinstance(index, faiss.IndexIVF):
-        index.make_direct_map()
     return torch.from_numpy(index.reconstruct_n(0, index.ntotal))
 
 

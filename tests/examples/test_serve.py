@@ -267,7 +267,7 @@ def test_the_description_names_answers_and_refusals(client):
             s: r["content"]["application/json"]["schema"]["$ref"] for s, r in about[path]["post"]["responses"].items()
         }
         named = {s: ref.rsplit("/", 1)[1] for s, ref in said.items()}
-        assert named == {"200": "Answer", "404": "Refusal", "413": "Refusal", "422": "Refusal"}
+        assert named == {"200": "Answer", "404": "Refusal", "413": "Refusal", "422": "Refusal", "503": "Refusal"}
 
 
 def test_the_script_starts_one_server_on_the_port(run, monkeypatch):
