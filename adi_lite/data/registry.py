@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 
+from adi_lite.data.globo import load_globo
+from adi_lite.data.globo_sample import load_globo_sample
 from adi_lite.data.schema import MultiDomainDataset
 from adi_lite.data.simulator import load_simulator
 from adi_lite.data.xmarket import load_xmarket
@@ -13,6 +15,8 @@ from adi_lite.data.xmarket_sample import load_xmarket_sample
 Loader = Callable[..., MultiDomainDataset]
 
 DATASETS: dict[str, Loader] = {
+    "globo": load_globo,
+    "globo-sample": load_globo_sample,
     "simulator": load_simulator,
     "xmarket": load_xmarket,
     "xmarket-sample": load_xmarket_sample,
@@ -27,7 +31,12 @@ def load_dataset(name: str, **options) -> MultiDomainDataset:
     """
     if name not in DATASETS:
         raise ValueError(f"unknown data set {name!r}; known are {', '.join(sorted(DATASETS))}")
-    known = inspect.signature(DATASETS[name]).parameters
+    known = options_of(name)
     if unknown := sorted(set(options) - set(known)):
         raise ValueError(f"data set {name!r} has no option {', '.join(unknown)}; it has {', '.join(known)}")
     return DATASETS[name](**options)
+
+
+def options_of(name: str) -> tuple[str, ...]:
+    """Names of the options that the loader of a data set has."""
+    return tuple(inspect.signature(DATASETS[name]).parameters)

@@ -197,6 +197,19 @@ class Candidates:
 
 
 @dataclass(frozen=True)
+class Snapshot:
+    """What is known at the beginning of a split: the columns of the same rows of users and items, at that moment.
+
+    ``users``, ``items``, ``catalogues`` and ``history`` are as in :class:`MultiDomainDataset`.
+    """
+
+    users: Mapping[str, Column]
+    items: Mapping[str, Column]
+    catalogues: tuple[Tensor, ...]
+    history: Ragged | None = None
+
+
+@dataclass(frozen=True)
 class MultiDomainDataset:
     """Users, items and interactions of D domains.
 
@@ -212,6 +225,8 @@ class MultiDomainDataset:
         notes: facts about how the data came to be, printed with every table.
         encoders: for data sets made of tables, what encodes new users and items in the same way
             (:class:`adi_lite.data.encoders.Encoders`).
+        snapshots: by split name, the columns at the beginning of that split, where they change with time; the data
+            set's own columns are then those at the beginning of the training split. See :meth:`as_of`.
     """
 
     name: str
@@ -228,6 +243,7 @@ class MultiDomainDataset:
     history: Ragged | None = None
     notes: Mapping[str, str] = field(default_factory=dict)
     encoders: Encoders | None = None
+    snapshots: Mapping[str, Snapshot] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _check(self)
@@ -269,6 +285,19 @@ class MultiDomainDataset:
             raise ValueError(f"unknown split {name!r}; the splits are train, valid, test")
         return getattr(self, name)
 
+    def as_of(self, split: str) -> MultiDomainDataset:
+        """The data set with the columns that are known when ``split`` begins: what a model reads to score that split.
+
+        Itself where nothing changes with time (the split has no snapshot).
+        """
+        self.split(split)
+        if split not in self.snapshots:
+            return self
+        now = self.snapshots[split]
+        return self.replace(
+            users=now.users, items=now.items, catalogues=now.catalogues, history=now.history, snapshots={}
+        )
+
     def replace(self, **changes) -> MultiDomainDataset:
         return replace(self, **changes)
 
@@ -284,26 +313,43 @@ class MultiDomainDataset:
 
 def _check(data: MultiDomainDataset) -> None:
     """Refuse a data set whose parts contradict each other, naming the part."""
-    n = {"user": len(data.user_ids), "item": len(data.item_ids)}
-    num_domains = data.schema.num_domains
-    if len(data.catalogues) != num_domains:
-        raise ValueError(f"{len(data.catalogues)} catalogues for {num_domains} domains")
-    for d, catalogue in enumerate(data.catalogues):
-        if len(catalogue) == 0:
-            raise ValueError(f"domain {data.schema.domains[d]!r} is empty: it has no item to retrieve")
-        if len(catalogue) > 1 and not bool((catalogue[1:] > catalogue[:-1]).all()):
-            raise ValueError(f"catalogue of domain {data.schema.domains[d]!r} must be sorted, without duplicates")
-        _in_range(f"catalogue of domain {data.schema.domains[d]!r}", catalogue, n["item"])
     for split in ("train", "valid", "test"):
         part = getattr(data, split)
-        _in_range(f"{split} users", part.user, n["user"])
-        _in_range(f"{split} items", part.item, n["item"])
-        _in_range(f"{split} domains", part.domain, num_domains)
-    for side, columns in (("user", data.users), ("item", data.items)):
+        _in_range(f"{split} users", part.user, len(data.user_ids))
+        _in_range(f"{split} items", part.item, len(data.item_ids))
+        _in_range(f"{split} domains", part.domain, data.schema.num_domains)
+    _check_state(data, data, "")
+    for split, snapshot in data.snapshots.items():
+        if split not in ("train", "valid", "test"):
+            raise ValueError(f"a snapshot of {split!r}: the splits are train, valid, test")
+        where = f"snapshot of {split}: "
+        _check_state(data, snapshot, where)
+        if data.schema.history != (snapshot.history is not None):
+            raise ValueError(f"{where}a history is needed exactly where the schema has history=True")
+        if snapshot.history is not None:
+            if len(snapshot.history) != len(data.user_ids):
+                raise ValueError(f"{where}history has {len(snapshot.history)} rows for {len(data.user_ids)} users")
+            _in_range(f"{where}history", snapshot.history.values, len(data.item_ids))
+
+
+def _check_state(data: MultiDomainDataset, state: MultiDomainDataset | Snapshot, where: str) -> None:
+    """Check catalogues and columns: the data set's own, or those of a snapshot, which ``where`` names."""
+    num_domains = data.schema.num_domains
+    n = {"user": len(data.user_ids), "item": len(data.item_ids)}
+    if len(state.catalogues) != num_domains:
+        raise ValueError(f"{where}{len(state.catalogues)} catalogues for {num_domains} domains")
+    for d, catalogue in enumerate(state.catalogues):
+        name = data.schema.domains[d]
+        if len(catalogue) == 0:
+            raise ValueError(f"{where}domain {name!r} is empty: it has no item to retrieve")
+        if len(catalogue) > 1 and not bool((catalogue[1:] > catalogue[:-1]).all()):
+            raise ValueError(f"{where}catalogue of domain {name!r} must be sorted, without duplicates")
+        _in_range(f"{where}catalogue of domain {name!r}", catalogue, n["item"])
+    for side, columns in (("user", state.users), ("item", state.items)):
         for feature in getattr(data.schema, side):
             if feature.name not in columns:
-                raise ValueError(f"{side} feature {feature.name!r} is in the schema but has no column")
-            _check_column(side, feature, columns[feature.name], n[side], num_domains)
+                raise ValueError(f"{where}{side} feature {feature.name!r} is in the schema but has no column")
+            _check_column(f"{where}{side}", feature, columns[feature.name], n[side], num_domains)
 
 
 def _check_column(side: str, feature: Feature, column: Column, rows: int, num_domains: int) -> None:

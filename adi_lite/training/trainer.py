@@ -233,10 +233,11 @@ class _Run:
                 group["lr"] = rate * left
 
     def _validate(self) -> float:
-        scorer = ModelScorer(dict.fromkeys(range(self.data.num_domains), self.model), self.data)
-        protocol = "candidates" if "valid" in self.data.candidates else "corpus"
+        data = self.data.as_of("valid")
+        scorer = ModelScorer(dict.fromkeys(range(data.num_domains), self.model), data)
+        protocol = "candidates" if "valid" in data.candidates else "corpus"
         k = int(self.config.train.metric.split("@")[1]) if "@" in self.config.train.metric else 10
-        value = evaluate(scorer, self.data, "valid", protocol=protocol, ks=(k,)).average()[self.config.train.metric]
+        value = evaluate(scorer, data, "valid", protocol=protocol, ks=(k,)).average()[self.config.train.metric]
         return float(value)
 
     def _about(self) -> dict:
