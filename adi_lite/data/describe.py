@@ -79,8 +79,8 @@ def describe(dataset: MultiDomainDataset, splits: Sequence[str] = BEFORE_TEST) -
 
     Users, items, records, density and Gini are counted in ``splits``. ``density`` is the share of a domain's user-item
     pairs that occur; ``popularity_gini`` is taken over the whole catalogue, items without a record included (0: all
-    items equally popular, towards 1: one item has all records); ``history`` is the number of past items of the users
-    that have test records in the domain; ``test_positives_without_training`` counts test records whose item has no
+    items equally popular, towards 1: one item has all records); ``history`` is the number of past items, when the test
+    begins, of the users that have test records in the domain; ``test_positives_without_training`` counts test records whose item has no
     training record in the domain.
     """
     records = _records(dataset, splits)
@@ -115,6 +115,7 @@ def _describe_domain(dataset: MultiDomainDataset, domain: int, records: Interact
     catalogue = dataset.catalogues[domain].numpy()
     counts = np.bincount(item, minlength=dataset.num_items)[catalogue]
     test = dataset.test.take(dataset.test.domain == domain)
+    past = dataset.as_of("test").history
     trained = dataset.train.item[dataset.train.domain == domain].numpy()
     return {
         "users": users,
@@ -127,7 +128,7 @@ def _describe_domain(dataset: MultiDomainDataset, domain: int, records: Interact
         "records_per_user": _spread(np.bincount(user)[np.unique(user)] if users else np.zeros(0)),
         "records_per_item": _spread(counts),
         "popularity_gini": gini(counts),
-        "history": None if dataset.history is None else _spread(dataset.history.lengths()[test.user.unique()].numpy()),
+        "history": None if past is None else _spread(past.lengths()[test.user.unique()].numpy()),
         "test_positives_without_training": int((~np.isin(test.item.numpy(), trained)).sum()),
     }
 

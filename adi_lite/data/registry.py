@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 from adi_lite.data.globo import load_globo
 from adi_lite.data.globo_sample import load_globo_sample
+from adi_lite.data.kuairand import load_kuairand
+from adi_lite.data.kuairand_sample import load_kuairand_sample
 from adi_lite.data.schema import MultiDomainDataset
 from adi_lite.data.simulator import load_simulator
 from adi_lite.data.xmarket import load_xmarket
@@ -17,6 +19,8 @@ Loader = Callable[..., MultiDomainDataset]
 DATASETS: dict[str, Loader] = {
     "globo": load_globo,
     "globo-sample": load_globo_sample,
+    "kuairand": load_kuairand,
+    "kuairand-sample": load_kuairand_sample,
     "simulator": load_simulator,
     "xmarket": load_xmarket,
     "xmarket-sample": load_xmarket_sample,
