@@ -19,6 +19,8 @@ def frame(seed: int = 0, clicks: int = 900, users: int = 40, items: int = 50) ->
     rng = np.random.default_rng(seed)
     time = START + np.sort(rng.integers(0, 240, clicks)) * (HOUR // 2)
     item = rng.integers(0, items, clicks)
+    device = rng.integers(-1, 4, clicks)
+    device[(time >= START + 4 * DAY) & (device == 3)] = 9  # unheard of before the test
     late = rng.random(clicks) < 0.4  # items that turn up as time goes by
     item[late] = items + (time[late] - START) // (6 * HOUR)
     return pd.DataFrame(
@@ -27,17 +29,17 @@ def frame(seed: int = 0, clicks: int = 900, users: int = 40, items: int = 50) ->
             "item": item * 11 + 5,
             "domain": rng.choice(3, clicks, p=[0.6, 0.3, 0.1]),
             "time": time,
-            "device": rng.integers(-1, 4, clicks),
+            "device": device,
         }
     )
 
 
 def attributes() -> Attributes:
-    """Category and creation of every third id below 800."""
+    """Category, words and creation of every third item; categories from 700 on are new on the last day."""
     ids = np.arange(5, 800, 33)
     return Attributes(
         ids=ids,
-        categorical={"category": ids % 4 - 1},
+        categorical={"category": np.where(ids % 2, ids // 100, -1)},
         dense={"words": (ids / 100).astype(np.float32)},
         created=np.where(ids % 2, START + ids * HOUR // 8, -1),
     )

@@ -121,6 +121,19 @@ def test_codes_are_those_of_training(clicks, data):
     assert can_tie_history(data) and all(can_tie_history(data.as_of(s)) for s in ("valid", "test"))
 
 
+def test_attributes_have_the_codes_of_training(data):
+    table = attributes()
+    category = dict(zip(table.ids.tolist(), table.categorical["category"].tolist(), strict=True))
+    words = dict(zip(table.ids.tolist(), table.dense["words"].tolist(), strict=True))
+    known = data.item_ids[data.items["item_id"] > 0].tolist()
+    values = sorted({category[i] for i in known if category.get(i, -1) >= 0})
+    for row, item in enumerate(data.item_ids.tolist()):
+        value = category.get(item, -1)
+        assert int(data.items["category"][row]) == (values.index(value) + 1 if value in values else 0)
+        assert float(data.items["words"][row, 0]) == pytest.approx(words.get(item, 0.0))
+    assert any(category.get(i, -1) > values[-1] for i in data.item_ids.tolist()), "a category that only the test has"
+
+
 def test_request_context_is_that_of_the_first_click_in_the_split(clicks, data):
     train = clicks[(clicks["time"] >= SPLIT.train[0]) & (clicks["time"] < SPLIT.train[1])]
     words = sorted(set(train["device"]) - {-1})
