@@ -23,24 +23,21 @@ def reproduce(
     as_json: Json = False,
 ) -> None:
     """Run the experiments of the paper's tables, and print the paper's figures beside ours."""
-    from adi_lite.experiments.plans import PLANS
+    from adi_lite.experiments.catalog import plans_called
     from adi_lite.experiments.runner import run_plan
     from adi_lite.experiments.store import runs_folder
     from adi_lite.experiments.tables import side_by_side, summary
 
-    names = words(only) or tuple(PLANS)
-    if unknown := sorted(set(names) - set(PLANS)):
-        raise ValueError(f"unknown plan {', '.join(unknown)}; the plans are {', '.join(PLANS)}")
+    plans = plans_called(*words(only))
     runs_folder().mkdir(parents=True, exist_ok=True)  # a place that cannot be written is no discovery for afterwards
     reports: dict[str, Any] = {}
-    for name in names:
-        plan = PLANS[name]
+    for plan in plans:
         result = run_plan(plan, profile, only=words(rows), report=console.print)
-        metric = f"recall@{plan.ks[0]}"
+        metric = plan.metric
         table = summary(
             result, plan.protocols[0], metric, plan.main if plan.main in result.runs else next(iter(result.runs))
         )
-        reports[name] = {
+        reports[plan.name] = {
             "profile": profile,
             "dataset": result.dataset,
             "notes": result.notes,
@@ -51,7 +48,7 @@ def reproduce(
         }
         if not as_json:
             typer.echo(f"{plan.title} ({result.dataset}, {profile})\n{side_by_side(table).to_string()}")
-            typer.echo(reports[name]["definition"])
+            typer.echo(reports[plan.name]["definition"])
             show_lines(result.notes)
     if as_json:
         typer.echo(json.dumps(reports))

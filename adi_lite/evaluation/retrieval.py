@@ -19,7 +19,9 @@ from adi_lite.data.schema import Ragged
 
 IndexKind = Literal["flat", "ivf", "hnsw"]
 
-_FAISS_CHUNK = 1024  # queries searched at a time: bounds memory, and one long history lengthens one chunk's search only
+_FAISS_CHUNK = 4096
+"""Queries searched at a time: bounds memory, and one long history lengthens one chunk's search only. No fewer, since a flat
+index of faiss 1.15 needs three to five times as long for a query where it is asked for less than some 2,000 at a time."""
 
 
 @torch.no_grad()
@@ -133,8 +135,8 @@ def faiss_topk(index: faiss.Index, queries: Tensor, k: int, exclude: Ragged | No
     """
     _check(queries, index.d, k, exclude)
     scores, indices = torch.full((len(queries), k), -torch.inf), torch.full((len(queries), k), -1)
-    for start in range(0, len(queries), _FAISS_CHUNK):
-        rows = torch.arange(start, min(start + _FAISS_CHUNK, len(queries)))
+    number = -(-len(queries) // _FAISS_CHUNK)
+    for rows in torch.arange(len(queries)).chunk(number) if number else ():  # of one size
         out = None if exclude is None else exclude.take(rows)
         longest = 0 if out is None else int(out.lengths().max())
         found = index.search(_float32(queries[rows]), min(k + longest, max(index.ntotal, 1)))

@@ -51,6 +51,21 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Claim:
+    """What the paper says of two lines (or of one and several): that ``better`` is ahead of each of ``worse``.
+
+    Attributes:
+        text: the claim in words, with the section or table that makes it.
+        domains: numbers of the domains that it is made for; None: every one.
+    """
+
+    text: str
+    better: str
+    worse: tuple[str, ...]
+    domains: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
 class Plan:
     """One table or figure: its lines, its sizes, and what is measured."""
 
@@ -63,6 +78,14 @@ class Plan:
     main: str
     """Label of the line that the others are compared with."""
     paper_table: int | None = None
+    exclude_seen: bool = True
+    """Whether items of a user's past are left out of the whole catalogue."""
+    claims: tuple[Claim, ...] = ()
+
+    @property
+    def metric(self) -> str:
+        """The metric that the paper's table shows, or the first of those that it shows several of."""
+        return "recall@500" if 500 in self.ks else f"recall@{self.ks[0]}"
 
     def profile(self, name: str) -> Profile:
         if name not in self.profiles:
@@ -153,5 +176,3 @@ WATERFALL = Plan(
     main="adi_tied",
     paper_table=3,
 )
-
-PLANS: dict[str, Plan] = {p.name: p for p in (TABLE3, WATERFALL)}

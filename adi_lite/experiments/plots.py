@@ -27,7 +27,8 @@ def dots(table: pd.DataFrame, metric: str) -> Figure:
         part = table[table["domain"] == domain].set_index("title").loc[titles]
         error = np.stack([part["mean"] - part["low"], part["high"] - part["mean"]])
         ax.errorbar(part["mean"], place, xerr=error, fmt="o", color=COLOURS[0], capsize=3, label="here, 95 % interval")
-        ax.plot(part["paper"], place, "x", color=COLOURS[1], markersize=7, mew=2, label="paper")
+        if table["paper"].notna().any():
+            ax.plot(part["paper"], place, "x", color=COLOURS[1], markersize=7, mew=2, label="paper")
         ax.set_title(domain)
         ax.set_xlabel(metric)
         ax.grid(axis="x", alpha=0.3)
@@ -35,6 +36,54 @@ def dots(table: pd.DataFrame, metric: str) -> Figure:
     handles, labels = np.atleast_1d(axes)[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
     return figure
+
+
+def by_number(table: pd.DataFrame, lines: dict[str, dict[int, str]], metric: str, xlabel: str) -> Figure:
+    """Lines of a :func:`~adi_lite.experiments.tables.summary` over a number, with intervals, a panel each domain.
+
+    Args:
+        lines: for each line of the figure, the label of the table's row at each number.
+    """
+    domains = list(dict.fromkeys(table["domain"]))
+    figure, axes = plt.subplots(1, len(domains), figsize=(2.4 * len(domains) + 1, 3.0), layout="constrained")
+    for ax, domain in zip(np.atleast_1d(axes), domains, strict=True):
+        part = table[table["domain"] == domain].set_index("label")
+        for i, (name, at) in enumerate(lines.items()):
+            own = part.loc[list(at.values())]
+            error = np.stack([own["mean"] - own["low"], own["high"] - own["mean"]])
+            style = {"marker": MARKERS[i], "color": COLOURS[i], "linestyle": ("-", "--", "-.", ":")[i]}
+            x = np.array(list(at)) + 0.08 * (i - (len(lines) - 1) / 2)  # so that intervals do not cover each other
+            ax.errorbar(x, own["mean"], yerr=error, capsize=2, label=name, **style)
+        ax.set_title(domain)
+        ax.set_xlabel(xlabel)
+        ax.set_xticks(list(next(iter(lines.values()))))
+        ax.grid(alpha=0.3)
+    np.atleast_1d(axes)[0].set_ylabel(f"{metric}, 95 % intervals")
+    handles, labels = np.atleast_1d(axes)[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(lines), frameon=False)
+    return figure
+
+
+def heatmap(table: pd.DataFrame, ax: Axes, colours: dict[str, str], label: str) -> None:
+    """Features x domains as shades of grey with the numbers in the cells; names of features in their domain's colour.
+
+    Args:
+        table: features in rows, domains in columns.
+        colours: colour of a feature's name, where it has one.
+    """
+    values = table.to_numpy()
+    top = float(np.abs(values).max()) or 1.0
+    image = ax.imshow(values, cmap="Greys", aspect="auto", vmin=min(0.0, values.min()), vmax=top)
+    for i, j in np.ndindex(values.shape):
+        dark = values[i, j] > 0.6 * top
+        ax.text(j, i, f"{values[i, j]:.2f}", ha="center", va="center", fontsize=7, color="white" if dark else "black")
+    ax.set_xticks(range(len(table.columns)), table.columns)
+    ax.set_yticks(range(len(table)), table.index, fontsize=8)
+    for tick in ax.get_yticklabels():
+        if tick.get_text() in colours:
+            tick.set_color(colours[tick.get_text()])
+            tick.set_fontweight("bold")
+    ax.figure.colorbar(image, ax=ax, label=label, shrink=0.8)
 
 
 def waterfall(table: pd.DataFrame, steps: list[str], references: list[str], metric: str) -> Figure:

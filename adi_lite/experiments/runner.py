@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from adi_lite.data.download import OutOfReachError
-from adi_lite.data.registry import load_dataset
+from adi_lite.data.registry import load_dataset, options_of
 from adi_lite.data.schema import MultiDomainDataset
 from adi_lite.evaluation.metrics import evaluate
 from adi_lite.evaluation.results import Evaluation
@@ -100,21 +100,21 @@ def run_row(
     plan: Plan, row: Row, config: Config | None, data: MultiDomainDataset
 ) -> tuple[dict, dict[str, Evaluation]]:
     """One run: train, evaluate once on the test split, and say what it took."""
-    started = time.perf_counter()
+    started, then = time.perf_counter(), data.as_of("test")
     if config is None:
         settings = _reference_settings(row, data)
-        scorer = build_reference(row.method, settings).fit(data)
+        scorer = build_reference(row.method, settings).fit(then)
         about = {"config": settings, "epochs": [], "parameters": None}
         trained = time.perf_counter() - started
     else:
         result = fit(data, config)
-        scorer, trained = result.scorer, result.seconds
+        scorer, trained = result.scorer.on(then), result.seconds
         about = {
             "config": config.model_dump(mode="json"),
             "epochs": result.epochs,
             "parameters": scorer.num_parameters(),
         }
-    evaluations = {p: evaluate(scorer, data, "test", p, ks=plan.ks) for p in plan.protocols}
+    evaluations = {p: evaluate(scorer, then, "test", p, plan.ks, plan.exclude_seen) for p in plan.protocols}
     about |= {
         "seconds": time.perf_counter() - started,
         "train_seconds": trained,
@@ -167,7 +167,7 @@ def _key(plan: Plan, row: Row, size: Profile, config: Config | None, data: Multi
         "options": size.options,
         "candidates": {split: c.source for split, c in data.candidates.items()},
         "settings": settings,
-        "measured": {"protocols": plan.protocols, "ks": plan.ks},
+        "measured": {"protocols": plan.protocols, "ks": plan.ks} | ({} if plan.exclude_seen else {"seen": "ranked"}),
     }
 
 
@@ -185,13 +185,13 @@ def load_for(size: Profile, report: Report | None = None) -> MultiDomainDataset:
 
     Where the files of the real data are out of reach, the drawn sample stands in, and says so in its notes.
     """
-    options = {"validation": None, **size.options} if size.dataset.startswith("xmarket") else size.options
+    options = {"validation": None} if "validation" in options_of(size.dataset) else {}
     try:
-        return load_dataset(size.dataset, **options)
+        return load_dataset(size.dataset, **options, **size.options)
     except OutOfReachError as error:
         stand_in = f"{size.dataset}-sample"
         if report is not None:
             report(
                 f"{error}\nA drawn sample stands in for {size.dataset!r}: the figures say nothing about the paper's."
             )
-        return load_dataset(stand_in, **options)
+        return load_dataset(stand_in, **{k: v for k, v in options.items() if k in options_of(stand_in)})

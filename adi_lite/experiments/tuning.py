@@ -60,6 +60,8 @@ def tune(
     seed: int = 0,
     metric: str = "recall@10",
     changes: dict | None = None,
+    space: dict[str, list] | None = None,
+    exclude_seen: bool = True,
     report: Callable[[dict], None] | None = None,
 ) -> list[dict]:
     """Run the trials of a method, or of a reference, and keep each in ``out`` as soon as it is done.
@@ -72,6 +74,8 @@ def tune(
         out: JSON file; trials that it holds already are not run again.
         metric: what is maximised, on the average over domains.
         changes: settings of the frame to change for all trials.
+        space: values of each setting that trials draw from; by default :data:`SPACE`, or that of the reference.
+        exclude_seen: as in :func:`~adi_lite.evaluation.metrics.evaluate`.
         report: called with each trial.
 
     Returns:
@@ -82,7 +86,8 @@ def tune(
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     done = _read(out, method, metric) if out.is_file() else []
-    space = REFERENCE_SPACE[method] if method in REFERENCE_SPACE else SPACE
+    if space is None:
+        space = REFERENCE_SPACE[method] if method in REFERENCE_SPACE else SPACE
     asked = []
     for settings in ({}, *draw_trials(space, trials - 1, seed)):  # the frame as it is, then random changes of it
         settings = json.loads(json.dumps(settings))  # as a stored trial has them
@@ -92,7 +97,7 @@ def tune(
         trial = {
             "method": method,
             "settings": settings,
-            **_trial(data, dataset, method, settings, metric, changes or {}),
+            **_trial(data, dataset, method, settings, metric, changes or {}, exclude_seen),
         }
         done.append(trial)
         _write(out, done)
@@ -101,17 +106,25 @@ def tune(
     return sorted((t for t in done if t["settings"] in asked), key=lambda t: -t[metric])
 
 
-def _trial(data: MultiDomainDataset, dataset: str, method: str, settings: dict, metric: str, changes: dict) -> dict:
-    started = time.perf_counter()
+def _trial(
+    data: MultiDomainDataset,
+    dataset: str,
+    method: str,
+    settings: dict,
+    metric: str,
+    changes: dict,
+    exclude_seen: bool,
+) -> dict:
+    started, then = time.perf_counter(), data.as_of("valid")
     if method in REFERENCE_SPACE:
-        scorer, epochs = build_reference(method, settings).fit(data), None
+        scorer, epochs = build_reference(method, settings).fit(then), None
     else:
         config = named_config(dataset, "tuned", method, **{"patience": 2, **changes, **settings})
         result = fit(data, config)
-        scorer, epochs = result.scorer, result.best_epoch + 1
+        scorer, epochs = result.scorer.on(then), result.best_epoch + 1
     k = int(metric.split("@")[1])
     protocol = "candidates" if "valid" in data.candidates else "corpus"
-    evaluation = evaluate(scorer, data, "valid", protocol, ks=(k,))
+    evaluation = evaluate(scorer, then, "valid", protocol, (k,), exclude_seen)
     return {
         metric: evaluation.average()[metric],
         "domains": {name: m[metric] for name, m in evaluation.per_domain().items()},

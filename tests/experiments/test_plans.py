@@ -4,7 +4,9 @@ import pytest
 
 from adi_lite.data.paper import paper_table
 from adi_lite.data.registry import DATASETS
-from adi_lite.experiments.plans import PLANS, PROFILES, TABLE3, WATERFALL
+from adi_lite.experiments.catalog import PLANS, plans_called
+from adi_lite.experiments.industrial import INDUSTRIAL
+from adi_lite.experiments.plans import PROFILES, TABLE3, WATERFALL
 from adi_lite.experiments.references import REFERENCES
 from adi_lite.experiments.runner import row_config
 from adi_lite.models.registry import NETWORKS
@@ -26,7 +28,7 @@ def test_three_sizes_of_known_data(plan):
     assert all(size.dataset in DATASETS and size.seeds >= 1 for size in plan.profiles.values())
     assert plan.profile("full").seeds >= 5 and plan.profile("full").epochs == 1
     assert not plan.profile("full").changes
-    assert "sample" in plan.profile("smoke").dataset
+    assert plan.profile("smoke").dataset.endswith(("-sample", "simulator")), "needs no network"
     with pytest.raises(ValueError, match="unknown profile 'huge'; choose smoke, quick, full"):
         plan.profile("huge")
 
@@ -52,10 +54,65 @@ def test_every_line_has_a_configuration_in_every_size(plan, profile):
 
 @every_plan
 def test_the_papers_names(plan):
+    if plan.paper_table is None:  # Figure 3, which prints no numbers
+        assert not any(row.paper for row in plan.rows) and plan in INDUSTRIAL
+        return
     printed = set(paper_table(plan.paper_table)["method"])
     for row in plan.rows:
         assert not row.paper or row.paper in printed
+    if plan in INDUSTRIAL:
+        assert {row.paper for row in plan.rows if row.paper} == printed
     assert any(row.paper for row in plan.rows)
+
+
+@every_plan
+def test_claims_are_of_lines_that_are_there(plan):
+    for claim in plan.claims:
+        assert {claim.better, *claim.worse} <= {row.label for row in plan.rows}
+        assert claim.better not in claim.worse and claim.worse
+    assert len({c.text for c in plan.claims}) == len(plan.claims)
+
+
+def test_the_papers_own_figures_bear_out_the_claims_made_of_them():
+    """What the plans call the paper's claims is what its tables say (Figure 3 prints nothing)."""
+    for plan in INDUSTRIAL:
+        if plan.paper_table is None:
+            continue
+        printed = paper_table(plan.paper_table)
+        printed = printed[printed["metric"] == plan.metric].set_index(["method", "domain"])["value"]
+        for claim in plan.claims:
+            for d in claim.domains or range(3):
+                names = [plan.row(label).paper for label in (claim.better, *claim.worse)]
+                own, *others = (printed[name, f"D{d + 1}"] for name in names)
+                assert own > max(others) or claim.text in NOT_IN_EVERY_DOMAIN, (claim.text, d)
+
+
+NOT_IN_EVERY_DOMAIN = {"Network-Mul is ahead of SUM (5.3.1)"}
+
+
+def test_one_name_stands_for_a_table_on_every_data_set():
+    assert [p.name for p in plans_called("table7")] == ["table7-simulator", "table7-globo"]
+    assert [p.name for p in plans_called("table3", "table7-globo")] == ["table3", "table7-globo"]
+    assert plans_called() == tuple(PLANS.values())
+    with pytest.raises(ValueError, match="unknown plan table9; the plans are table3"):
+        plans_called("table9")
+
+
+def test_the_same_run_serves_every_table_that_asks_for_it():
+    se = [
+        row_config(row, plan.profile("full"), "simulator", 0)
+        for plan in INDUSTRIAL
+        for row in plan.rows
+        if row.label == "adi_se" and plan.name.endswith("simulator")
+    ]
+    assert len(se) == 4 and len(set(map(repr, se))) == 1
+    figure = row_config(
+        PLANS["figure3-simulator"].row("adi_5"), PLANS["figure3-simulator"].profile("full"), "simulator", 0
+    )
+    table = row_config(
+        PLANS["table2-simulator"].row("adi_se_max"), PLANS["table2-simulator"].profile("full"), "simulator", 0
+    )
+    assert figure == table
 
 
 def test_table_3_has_every_method_and_every_reference():

@@ -1,0 +1,106 @@
+"""What becomes of the paper's claims: each one a paired comparison of lines of a plan, domain by domain."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from adi_lite.evaluation.intervals import Interval, interval_from, resampled_means
+from adi_lite.evaluation.significance import AVERAGE, holm
+from adi_lite.experiments.plans import Claim
+from adi_lite.experiments.runner import PlanResult
+
+LEVEL = 0.05
+HOLDS, OPEN, REVERSED = "holds", "open", "does not hold"
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What became of a claim in one domain, or on average.
+
+    Attributes:
+        outcome: ``holds`` if the line is ahead of every line that it is said to beat, each time with a corrected p below
+            0.05; ``does not hold`` if one of them is ahead of it with such a p; ``open`` otherwise.
+        margin: its lead over the best of the others, with a 95 % interval; negative where it is behind.
+    """
+
+    claim: Claim
+    domain: str
+    outcome: str
+    margin: Interval
+
+    def __str__(self) -> str:
+        return f"{self.outcome}, {self.margin.estimate:+.3f} [{self.margin.low:+.3f}, {self.margin.high:+.3f}]"
+
+
+def judge(
+    result: PlanResult, protocol: str | None = None, metric: str | None = None, *, num_resamples: int = 2000
+) -> list[Judgement]:
+    """Every claim of a plan in each of its domains and on average over them; p values corrected within a claim (Holm).
+
+    Args:
+        protocol, metric: by default those that the paper's table shows.
+        num_resamples: draws of users, as in :func:`~adi_lite.evaluation.intervals.two_level_bootstrap`.
+    """
+    plan = result.plan
+    protocol, metric = protocol or plan.protocols[0], metric or plan.metric
+    asked = [c for c in plan.claims if {c.better, *c.worse} <= set(result.runs)]
+    if not asked:
+        return []
+    labels = list(dict.fromkeys(label for c in asked for label in (c.better, *c.worse)))
+    evaluations = result.evaluations(protocol)
+    runs = [run for label in labels for run in evaluations[label]]
+    ends = np.cumsum([len(evaluations[label]) for label in labels])[:-1]
+    seeds = dict(zip(labels, np.split(np.arange(len(runs)), ends), strict=True))
+    first = runs[0]
+    columns = np.stack([run.metrics[metric] for run in runs])
+    point, resampled = resampled_means(columns, first.user, first.domain, num_resamples, 0)
+    present = np.unique(first.domain).tolist()
+    found = []
+    for claim in asked:
+        where = [i for i, d in enumerate(present) if claim.domains is None or d in claim.domains]
+        parts = {first.domains[present[i]]: (point[i], resampled[:, i], first.domain == present[i]) for i in where}
+        if len(where) > 1:
+            inside = np.isin(first.domain, [present[i] for i in where])
+            parts[AVERAGE] = (point[where].mean(0), resampled[:, where].mean(1), inside)
+        found += _judge(claim, parts, seeds, first.user)
+    return found
+
+
+def _judge(claim: Claim, parts: Mapping, seeds: Mapping[str, np.ndarray], user: np.ndarray) -> list[Judgement]:
+    margins = {
+        domain: [
+            interval_from(means, draws, [seeds[claim.better], seeds[worse]], len(np.unique(user[inside])))
+            for worse in claim.worse
+        ]
+        for domain, (means, draws, inside) in parts.items()
+    }
+    corrected = holm([m.p_value for each in margins.values() for m in each])
+    out = []
+    for (domain, each), p in zip(margins.items(), corrected.reshape(len(margins), -1), strict=True):
+        lead = np.array([m.estimate for m in each])
+        significant = p < LEVEL
+        outcome = REVERSED if (significant & (lead < 0)).any() else HOLDS if significant.all() else OPEN
+        out.append(Judgement(claim, domain, outcome, each[int(lead.argmin())]))
+    return out
+
+
+def claims_table(judgements: Mapping[str, list[Judgement]]) -> pd.DataFrame:
+    """A row for each claim and data set, a column for each domain and their average."""
+    rows = {}
+    for name, each in judgements.items():
+        for j in each:
+            rows.setdefault((j.claim.text, name), {})[j.domain] = str(j)
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    table.index = pd.MultiIndex.from_tuples(rows, names=["claim", "data"])
+    domains = [c for c in table.columns if c != AVERAGE]
+    return table[[*domains, *([AVERAGE] if AVERAGE in table else [])]].fillna("–")
+
+
+def in_a_line(judgements: list[Judgement]) -> list[str]:
+    """Each claim's fate in one line: on average over its domains where there are several."""
+    last: dict[str, Judgement] = {j.claim.text: j for j in judgements}  # the average comes last
+    return [f"{text}: {j}" for text, j in last.items()]
