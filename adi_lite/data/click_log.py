@@ -100,16 +100,12 @@ class ClickLog:
         low, high = np.searchsorted(self.time, [start, end])
         return slice(int(low), int(high))
 
-    def of_users(self, share: float, seed: int) -> ClickLog:
-        """The whole log of a random share of the users."""
+    def draw_users(self, share: float, seed: int) -> np.ndarray:
+        """The ids of a random share of the users."""
         if not 0 < share <= 1:
             raise ValueError(f"sample must be a share of the users in (0, 1], got {share}")
         ids = np.unique(self.user)
-        chosen = np.random.default_rng(seed).permutation(ids)[: max(1, round(share * len(ids)))]
-        keep = np.isin(self.user, chosen)
-        main = {name: getattr(self, name)[keep] for name in ("user", "item", "domain", "time")}
-        context = {name: column[keep] for name, column in self.context.items()}
-        return ClickLog(self.domains, **main, context=context, users=self.users, items=self.items)
+        return np.random.default_rng(seed).permutation(ids)[: max(1, round(share * len(ids)))]
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,8 @@ class Timeline:
         log: the clicks.
         split: its windows. A click at exactly the start of a window belongs to the window, not to its past.
         name, notes: of the data set.
+        users: ids of the users whose records are kept, for quick trials; None keeps all. Catalogues and the statistics
+            of items count the clicks of everybody, as a portal would know them.
         alive_hours: a catalogue holds the items that the domain saw clicked in so many hours before the split. The
             training catalogue also holds those of the training window itself, as its positives and negatives must
             exist there.
@@ -46,6 +48,7 @@ class Timeline:
         *,
         name: str,
         notes: Mapping[str, str] | None = None,
+        users: np.ndarray | None = None,
         alive_hours: float = 48,
         alive_in: AliveIn = "domain",
         max_history: int = 50,
@@ -54,17 +57,18 @@ class Timeline:
         _check_options(alive_hours, alive_in, max_history, windows)
         self.log, self.split, self.name, self.notes = log, split, name, dict(notes or {})
         self.alive, self.alive_in, self.max_history = round(alive_hours * HOUR), alive_in, max_history
+        start, end = split.train[0], split.test[1]
+        trained, everybody = (
+            np.unique(ids if users is None else np.intersect1d(ids, users))
+            for ids in (log.user[log.between(*split.train)], log.user[log.between(start, end)])
+        )
+        self.users = Rows.of(log.user, trained, everybody)
         for part, window in split.windows().items():
-            clicks = log.between(*window)
-            if clicks.start == clicks.stop:
+            if not len(self._own(*window)):
                 raise ValueError(
                     f"no click in the {part} split, {in_words(window[0])} to {in_words(window[1])} UTC; the log goes "
                     f"from {in_words(int(log.time[0]))} to {in_words(int(log.time[-1]))}"
                 )
-        start, end = split.train[0], split.test[1]
-        self.users = Rows.of(
-            log.user, np.unique(log.user[log.between(*split.train)]), log.user[log.between(start, end)]
-        )
         listed = log.item[log.between(start - self.alive, split.train[1])]
         learnt = np.concatenate([listed, self._past_items_of_training()])
         self.items = Rows.of(log.item, np.unique(learnt), log.item[log.between(start - self.alive, end)])
@@ -105,9 +109,14 @@ class Timeline:
         user, item = latest_distinct(user[keep], item[keep], self.max_history)
         return sorted_rows(user, item, len(self.users))
 
+    def _own(self, start: int, end: int) -> np.ndarray:
+        """Numbers of the clicks of a window by the users that are kept."""
+        part = self.log.between(start, end)
+        return part.start + np.flatnonzero(self.users.row[part] >= 0)
+
     def records(self, start: int, end: int) -> Interactions:
         """The clicks of a window in the order of time; the same user, item and domain once, at its first click."""
-        part = self.log.between(start, end)
+        part = self._own(start, end)
         user, item, domain = self.users.row[part], self.items.row[part], self.log.domain[part]
         first = ~pd.Series((domain * len(self.users) + user) * len(self.items) + item).duplicated().to_numpy()
         columns = (user[first], item[first], domain[first], self.log.time[part][first] // SECOND)
@@ -152,8 +161,7 @@ class Timeline:
 
     def _notes(self, records: Mapping[str, Interactions], snapshots: Mapping[str, Snapshot]) -> dict[str, str]:
         log, windows = self.log, self.split.windows()
-        clicks = {split: log.between(*window) for split, window in windows.items()}
-        repeats = {split: part.stop - part.start - len(records[split]) for split, part in clicks.items()}
+        repeats = {split: len(self._own(*window)) - len(records[split]) for split, window in windows.items()}
         past = log.before(self.split.train[0]).stop
         missing = []
         for split, snapshot in snapshots.items():

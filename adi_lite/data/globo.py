@@ -59,7 +59,8 @@ def load_globo(
         alive_in: "any" counts clicks in any of ``domains`` instead of those in the domain itself.
         max_history: latest distinct items of a user's history.
         windows: hours over which an item's clicks are counted.
-        sample: share of the users to keep, for quick trials; None keeps all.
+        sample: share of the users whose records are kept, for quick trials; None keeps all. Catalogues and the statistics
+            of items stay those of everybody.
         seed: of the choice of these users.
         root: folder of own files of the same format, in place of the published ones.
 
@@ -121,14 +122,15 @@ def globo_timeline(
     files = read_globo(None if root is None else Path(root))
     log = make_log(names_of(domains), files)
     notes = {"files": files.check, "terms": TERMS, "domains": "types of referrer; the codes' meaning is not published"}
-    if sample is not None:
-        log = log.of_users(sample, seed)
-        notes["sample"] = f"a random {sample:g} of the users (seed {seed})"
+    users = None if sample is None else log.draw_users(sample, seed)
+    if users is not None:
+        notes["sample"] = f"records of a random {sample:g} of the users (seed {seed}), statistics of all"
     return Timeline(
         log,
         split,
         name="globo",
         notes=notes,
+        users=users,
         alive_hours=alive_hours,
         alive_in=alive_in,
         max_history=max_history,

@@ -61,14 +61,15 @@ def load_kuairand(
     )
     files = read_kuairand(None if root is None else Path(root))
     log, notes = make_log(names_of(domains), files), dict(files.notes)
-    if sample is not None:
-        log = log.of_users(sample, seed)
-        notes["sample"] = f"a random {sample:g} of the users (seed {seed})"
+    users = None if sample is None else log.draw_users(sample, seed)
+    if users is not None:
+        notes["sample"] = f"records of a random {sample:g} of the users (seed {seed}), statistics of all"
     return Timeline(
         log,
         split,
         name="kuairand",
         notes=notes,
+        users=users,
         alive_hours=alive_hours,
         alive_in=alive_in,
         max_history=max_history,

@@ -258,13 +258,25 @@ def test_alive_in_any_domain(clicks, data):
         assert all(torch.equal(c, union) for c in wide.as_of(split).catalogues)
 
 
-def test_a_sample_of_users_keeps_their_whole_log(clicks):
-    log = log_of(clicks)
-    part = log.of_users(0.25, seed=3)
-    assert len(np.unique(part.user)) == round(0.25 * len(np.unique(log.user)))
-    for user in np.unique(part.user):
-        assert np.array_equal(part.item[part.user == user], log.item[log.user == user])
-    assert not np.array_equal(np.unique(part.user), np.unique(log.of_users(0.25, seed=4).user))
+def test_a_sample_of_users_has_their_records_and_the_statistics_of_all(clicks, data):
+    chosen = log_of(clicks).draw_users(0.25, seed=3)
+    assert len(chosen) == round(0.25 * clicks["user"].nunique()) == len(set(chosen))
+    assert set(chosen) != set(log_of(clicks).draw_users(0.25, seed=4))
+    part = timeline(clicks, users=chosen).dataset()
+    assert set(part.user_ids) == set(chosen) & set(data.user_ids)
+    for split in ("train", "valid", "test"):
+        mine, every = part.split(split), data.split(split)
+        keep = torch.from_numpy(np.isin(data.user_ids, chosen))[every.user]
+        assert part.user_ids[mine.user].tolist() == data.user_ids[every.user[keep]].tolist()
+        assert part.item_ids[mine.item].tolist() == data.item_ids[every.item[keep]].tolist()
+        now, then = part.as_of(split), data.as_of(split)
+        row = {i: n for n, i in enumerate(data.item_ids.tolist())}
+        there = torch.tensor([row[i] for i in part.item_ids.tolist()])
+        assert all(torch.equal(now.items[n], then.items[n][there]) for n in ("age", "clicks_3h", "users_24h", "trend"))
+        for mine, theirs in zip(now.catalogues, then.catalogues, strict=True):
+            assert sorted(part.item_ids[mine].tolist()) == sorted(data.item_ids[theirs].tolist())
+    with pytest.raises(ValueError, match="no click in the train split"):
+        timeline(clicks, users=np.array([-5]))
 
 
 def test_notes_say_what_is_missed_and_dropped(clicks, data):
@@ -328,7 +340,7 @@ def test_logs_and_splits_that_make_no_sense(clicks):
     with pytest.raises(ValueError, match="no click in the domains x"):
         ClickLog(("x",), *(np.array([]) for _ in range(4)))
     with pytest.raises(ValueError, match="share of the users"):
-        log_of(clicks).of_users(1.5, 0)
+        log_of(clicks).draw_users(1.5, 0)
     with pytest.raises(ValueError, match="'noon' is no point in time"):
         to_ms("noon")
     with pytest.raises(ValueError, match="validation must be 'day' or None"):
