@@ -3,6 +3,7 @@
 import io
 import os
 import tarfile
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from adi_lite.data.kuairand_sample import draw_files, load_kuairand_sample, writ
 from adi_lite.data.registry import DATASETS, load_dataset
 
 START = to_ms(TEST_START)
+drawn = cache(draw_files)
 
 
 @pytest.fixture(scope="module")
@@ -36,12 +38,12 @@ def data(folder):
 @pytest.fixture(scope="module")
 def clicks() -> pd.DataFrame:
     """Clicks of the domains, without exact duplicates, in the order of time."""
-    rows = draw_files()[LOG_PART].drop_duplicates()
+    rows = drawn()[LOG_PART].drop_duplicates()
     return rows[(rows["is_click"] == 1) & rows["tab"].isin([1, 4, 2])]
 
 
 @pytest.fixture
-def cache(tmp_path, monkeypatch) -> Path:
+def empty_cache(tmp_path, monkeypatch) -> Path:
     monkeypatch.delenv("ADI_LITE_MIRROR", raising=False)
     monkeypatch.setenv("ADI_LITE_CACHE", str(tmp_path / "cache"))
     (tmp_path / "cache" / "kuairand-pure").mkdir(parents=True)
@@ -50,7 +52,7 @@ def cache(tmp_path, monkeypatch) -> Path:
 
 def whole(folder: Path) -> Path:
     """The official files (two logs, uncompressed) of the drawn ones, below ``folder``/data."""
-    files = draw_files()
+    files = dict(drawn())
     rows = files.pop(LOG_PART)
     late = rows["time_ms"] > rows["time_ms"].median()
     files |= {LOGS[0]: rows[~late], LOGS[1]: rows[late]}
@@ -73,7 +75,7 @@ def same(one, other) -> bool:
 
 
 def test_positives_are_the_clicks_without_duplicates(clicks, data):
-    rows = draw_files()[LOG_PART]
+    rows = drawn()[LOG_PART]
     assert rows.duplicated().sum() > 100 and (rows["is_click"] == 0).mean() > 0.3
     for split, (start, end) in {"train": (-7, -1), "valid": (-1, 0), "test": (0, 4)}.items():
         own = clicks[(clicks["time_ms"] >= START + start * DAY) & (clicks["time_ms"] < START + end * DAY)]
@@ -100,7 +102,7 @@ def test_statistics_come_from_the_past(clicks, data):
 
 
 def test_profiles_and_videos(data):
-    files = draw_files()
+    files = drawn()
     users = files[USERS].set_index("user_id")
     for name in ("user_active_degree", "is_live_streamer", "onehot_feat17"):
         words = sorted(users.loc[data.user_ids[data.users["user_id"] > 0], name].unique().tolist())
@@ -127,8 +129,8 @@ def test_profiles_and_videos(data):
 
 
 def test_the_future_changes_nothing(folder, data, tmp_path):
-    files = draw_files()
-    rows = files[LOG_PART]
+    files = dict(drawn())
+    rows = files[LOG_PART].copy()
     late = (rows["time_ms"] >= START).to_numpy()
     rows.loc[late, ["user_id", "video_id", "tab"]] = rows.loc[late, ["user_id", "video_id", "tab"]].to_numpy()[::-1]
     files[LOG_PART] = rows
@@ -159,7 +161,7 @@ def test_official_files_are_read_where_they_are(tmp_path, data, folder):
         load_kuairand(root=tmp_path)
 
 
-def test_the_archive_is_downloaded_checked_and_unpacked(tmp_path, data, cache, monkeypatch):
+def test_the_archive_is_downloaded_checked_and_unpacked(tmp_path, data, empty_cache, monkeypatch):
     archive = tmp_path / "made.tar.gz"
     folder = whole(tmp_path / "KuaiRand-Pure")
     with tarfile.open(archive, "w:gz") as tar:
@@ -183,10 +185,12 @@ def test_the_archive_is_downloaded_checked_and_unpacked(tmp_path, data, cache, m
     for name in HASHES:
         monkeypatch.setitem(HASHES, name, f"git:{file_hash(folder / 'data' / name, 'git')}")
     assert same(load_kuairand(), data)
-    assert len(asked) == 2 and sorted(p.name for p in cache.iterdir()) == sorted([*HASHES, "KuaiRand-Pure.tar.gz"])
-    (cache / "KuaiRand-Pure.tar.gz").write_bytes(archive.read_bytes()[:-2000])
+    assert len(asked) == 2 and sorted(p.name for p in empty_cache.iterdir()) == sorted(
+        [*HASHES, "KuaiRand-Pure.tar.gz"]
+    )
+    (empty_cache / "KuaiRand-Pure.tar.gz").write_bytes(archive.read_bytes()[:-2000])
     with pytest.raises(DataFileError, match="cannot be unpacked"):
-        kuairand_files.extract(cache / "KuaiRand-Pure.tar.gz", cache)
+        kuairand_files.extract(empty_cache / "KuaiRand-Pure.tar.gz", empty_cache)
 
 
 def test_files_that_are_nowhere_or_altered(folder, tmp_path, monkeypatch):
@@ -213,7 +217,7 @@ def test_files_that_are_nowhere_or_altered(folder, tmp_path, monkeypatch):
     ],
 )
 def test_files_in_another_format_are_named(tmp_path, name, change, words):
-    files = draw_files()
+    files = dict(drawn())
     files[name] = change(files[name])
     for file, frame in files.items():
         frame.to_csv(tmp_path / file, index=False)
