@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from adi_lite.evaluation.ials import IALS
+from adi_lite.evaluation.recent import RecentPopularity
 from adi_lite.evaluation.reference import EASE, ItemKNN, Popularity, Reference
 
-REFERENCES: dict[str, type[Reference]] = {"popularity": Popularity, "item_knn": ItemKNN, "ease": EASE, "ials": IALS}
+REFERENCES: dict[str, type[Reference]] = {
+    "popularity": Popularity,
+    "item_knn": ItemKNN,
+    "ease": EASE,
+    "ials": IALS,
+}
+OF_LOGS: dict[str, type[Reference]] = {"recent_popularity": RecentPopularity}
+"""For data sets that count clicks over time."""
 
 
 def build_reference(name: str, settings: dict) -> Reference:
@@ -14,9 +22,10 @@ def build_reference(name: str, settings: dict) -> Reference:
     Raises:
         ValueError: an unknown name or setting.
     """
-    if name not in REFERENCES:
-        raise ValueError(f"unknown reference {name!r}; choose {', '.join(REFERENCES)}")
+    known = REFERENCES | OF_LOGS
+    if name not in known:
+        raise ValueError(f"unknown reference {name!r}; choose {', '.join(known)}")
     try:
-        return REFERENCES[name](**settings)
+        return known[name](**settings)
     except TypeError as error:
         raise ValueError(f"reference {name!r}: {error}") from None

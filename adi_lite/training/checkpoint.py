@@ -69,6 +69,8 @@ def records_fingerprint(data: MultiDomainDataset) -> str:
     digest = hashlib.sha256()
     records = [c for part in (data.train, data.valid) for c in (part.user, part.item, part.domain)]
     columns = [*data.users.values(), *data.items.values(), data.history]
+    for then in data.snapshots.values():
+        columns += [*then.users.values(), *then.items.values(), then.history, *then.catalogues]
     for column in [*records, *data.catalogues, *columns]:
         parts = () if column is None else (column.values, column.offsets) if isinstance(column, Ragged) else (column,)
         for tensor in parts:

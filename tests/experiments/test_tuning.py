@@ -23,7 +23,7 @@ def counted(monkeypatch):
     """Trials that cost nothing; the settings of each are noted. One may be told to fail."""
     calls = []
 
-    def trial(data, dataset, method, settings, metric, changes):
+    def trial(data, dataset, method, settings, metric, changes, exclude_seen):
         if len(calls) == trial.fails_at:
             raise KeyboardInterrupt
         calls.append((method, settings))

@@ -1,0 +1,84 @@
+"""What the scripts in ``benchmarks/`` measured and published, as tables."""
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+
+from adi_lite.experiments.store import PUBLISHED
+
+
+def measured(name: str) -> dict:
+    """The published result called ``name``, e.g. ``retrieval_speed``.
+
+    Raises:
+        FileNotFoundError: nothing of this name is published; the message says what there is.
+    """
+    path = PUBLISHED / f"{name}.json"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in PUBLISHED.glob("*.json"))) or "none"
+        raise FileNotFoundError(
+            f"{path} is missing; published are {known}. A script in benchmarks/ writes it: --publish"
+        )
+    return json.loads(path.read_text())
+
+
+def machine_line(result: dict) -> str:
+    """On what and when a result was measured."""
+    about = result["about"]
+    return (
+        f"{about['when'][:10]}, {about['processor']}, {about['cores']} cores, {about['threads']} threads, "
+        f"load average {about['load_average']:.1f}, torch {about['torch']}, adi-lite {about['adi_lite']}"
+    )
+
+
+def train_table(benchmarks: dict) -> pd.DataFrame:
+    """Batch size and method: records/s, ms a step, and times ADI's step."""
+    rows = {
+        (int(batch), name): (row["records_per_second"], row["ms_per_step"], row["times_reference"])
+        for batch, methods in benchmarks["speed"].items()
+        for name, row in methods.items()
+    }
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=["records/s", "ms a step", "times ADI"])
+    table.index = pd.MultiIndex.from_tuples(table.index, names=["batch", "model"])
+    return table
+
+
+def growth_table(benchmarks: dict) -> pd.DataFrame:
+    """Slope of processor time, by what grows and by model."""
+    parts = {"domains": "number of domains D", "width": "width"}
+    return pd.DataFrame({title: benchmarks[part]["slope_of_cpu_time"] for part, title in parts.items()})
+
+
+def step_table(benchmarks: dict) -> pd.DataFrame:
+    """Processor ms of the parts of a step, ms of their bounds, and the share of the bound that is reached."""
+    bound = benchmarks["bound"]
+    rows = [("measured", part, ms) for part, ms in bound["cpu_ms"].items()]
+    rows += [("bound", part, ms) for part, ms in bound["bound_ms"].items()]
+    rows.append(("bound / measured", "whole step", bound["share_of_bound"]))
+    return pd.DataFrame(rows, columns=["", "part", "ms (or share)"]).set_index(["", "part"])
+
+
+def search_table(retrieval: dict) -> pd.DataFrame:
+    """Users a second and times faiss's, by wall clock and by processor time."""
+    columns = {
+        "users_per_second": "users/s",
+        "seconds": "seconds",
+        "times_faiss": "times faiss",
+        "times_faiss_cpu": "times faiss, processor",
+    }
+    return pd.DataFrame.from_dict(retrieval["search"], orient="index")[list(columns)].rename(columns=columns)
+
+
+def load_table(*results: dict) -> pd.DataFrame:
+    """Each run of a service under load: rate and latencies."""
+    columns = {"rate": "requests/s", "p50_ms": "p50, ms", "p95_ms": "p95, ms", "p99_ms": "p99, ms", "max_ms": "max, ms"}
+    rows = {
+        (result["about"]["kind"], n): {**{title: run[c] for c, title in columns.items()}, "errors": run["errors"]}
+        for result in results
+        for n, run in enumerate(result["runs"], 1)
+    }
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    table.index = pd.MultiIndex.from_tuples(rows, names=["index", "run"])
+    return table
