@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -25,12 +25,14 @@ class Judgement:
         outcome: ``holds`` if the line is ahead of every line that it is said to beat, each time with a corrected p below
             0.05; ``does not hold`` if one of them is ahead of it with such a p; ``open`` otherwise.
         margin: its lead over the best of the others, with a 95 % interval; negative where it is behind.
+        number: of the domain, from 0; None on average.
     """
 
     claim: Claim
     domain: str
     outcome: str
     margin: Interval
+    number: int | None = None
 
     def __str__(self) -> str:
         return f"{self.outcome}, {self.margin.estimate:+.3f} [{self.margin.low:+.3f}, {self.margin.high:+.3f}]"
@@ -66,7 +68,8 @@ def judge(
         if len(where) > 1:
             inside = np.isin(first.domain, [present[i] for i in where])
             parts[AVERAGE] = (point[where].mean(0), resampled[:, where].mean(1), inside)
-        found += _judge(claim, parts, seeds, first.user)
+        number = {first.domains[d]: d for d in present}
+        found += [replace(j, number=number.get(j.domain)) for j in _judge(claim, parts, seeds, first.user)]
     return found
 
 
@@ -98,6 +101,20 @@ def claims_table(judgements: Mapping[str, list[Judgement]]) -> pd.DataFrame:
     table.index = pd.MultiIndex.from_tuples(rows, names=["claim", "data"])
     domains = [c for c in table.columns if c != AVERAGE]
     return table[[*domains, *([AVERAGE] if AVERAGE in table else [])]].fillna("–")
+
+
+def at_a_glance(judgements: Mapping[str, list[Judgement]]) -> pd.DataFrame:
+    """A row for each claim and data set; columns are domains by number, and their average: outcome and margin."""
+    mark = {HOLDS: "✓", OPEN: "?", REVERSED: "✗"}
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for name, each in judgements.items():
+        for j in each:
+            column = AVERAGE if j.number is None else f"domain {j.number + 1}"
+            rows.setdefault((j.claim.text, name), {})[column] = f"{mark[j.outcome]} {j.margin.estimate:+.3f}"
+    columns = sorted({c for row in rows.values() for c in row} - {AVERAGE})
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    table.index = pd.MultiIndex.from_tuples(rows, names=["claim", "data"])
+    return table.reindex(columns=[*columns, AVERAGE]).fillna("")
 
 
 def in_a_line(judgements: list[Judgement]) -> list[str]:

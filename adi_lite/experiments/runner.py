@@ -185,13 +185,16 @@ def load_for(size: Profile, report: Report | None = None) -> MultiDomainDataset:
 
     Where the files of the real data are out of reach, the drawn sample stands in, and says so in its notes.
     """
-    options = {"validation": None} if "validation" in options_of(size.dataset) else {}
+    wanted = {"validation": None} if "validation" in options_of(size.dataset) else {}
+    wanted |= size.options
     try:
-        return load_dataset(size.dataset, **options, **size.options)
+        return load_dataset(size.dataset, **wanted)
     except OutOfReachError as error:
         stand_in = f"{size.dataset}-sample"
         if report is not None:
             report(
                 f"{error}\nA drawn sample stands in for {size.dataset!r}: the figures say nothing about the paper's."
             )
-        return load_dataset(stand_in, **{k: v for k, v in options.items() if k in options_of(stand_in)})
+        return load_dataset(
+            stand_in, **{k: v for k, v in wanted.items() if k in options_of(stand_in) and k != "sample"}
+        )

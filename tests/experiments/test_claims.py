@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from adi_lite.evaluation.results import Evaluation
-from adi_lite.experiments.claims import HOLDS, OPEN, REVERSED, claims_table, in_a_line, judge
+from adi_lite.experiments.claims import HOLDS, OPEN, REVERSED, at_a_glance, claims_table, in_a_line, judge
 from adi_lite.experiments.plans import Claim, Plan, Row
 from adi_lite.experiments.runner import PlanResult
 from adi_lite.experiments.store import StoredRun
@@ -97,5 +97,10 @@ def test_tables():
     table = claims_table({"toy": found, "again": found[:3]})
     assert list(table.columns) == ["A", "B", "average"] and len(table) == 3
     assert table.loc[("b in B", "toy"), "A"] == "–" and table.loc[("b in B", "toy"), "B"].startswith("does not hold")
+    glance = at_a_glance({"toy": found, "again": found[:3]})
+    assert list(glance.columns) == ["domain 1", "domain 2", "average"]
+    assert glance.loc[("a beats b", "again"), "domain 1"].startswith("✓ +0.")
+    assert glance.loc[("b in B", "toy")].tolist()[::2] == ["", ""]
+    assert glance.loc[("b in B", "toy"), "domain 2"].startswith("✗ -0.")
     lines = in_a_line(found)
     assert lines[0].startswith("a beats b: holds, +0.") and len(lines) == 2
