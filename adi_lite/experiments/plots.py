@@ -72,10 +72,10 @@ def heatmap(table: pd.DataFrame, ax: Axes, colours: dict[str, str], label: str) 
         colours: colour of a feature's name, where it has one.
     """
     values = table.to_numpy()
-    top = float(np.abs(values).max()) or 1.0
-    image = ax.imshow(values, cmap="Greys", aspect="auto", vmin=min(0.0, values.min()), vmax=top)
+    low, top = values.min(), values.max()
+    image = ax.imshow(values, cmap="Greys", aspect="auto", vmin=low, vmax=top)
     for i, j in np.ndindex(values.shape):
-        dark = values[i, j] > 0.6 * top
+        dark = values[i, j] > low + 0.6 * (top - low)
         ax.text(j, i, f"{values[i, j]:.2f}", ha="center", va="center", fontsize=7, color="white" if dark else "black")
     ax.set_xticks(range(len(table.columns)), table.columns)
     ax.set_yticks(range(len(table)), table.index, fontsize=8)
