@@ -110,8 +110,16 @@ class Evaluation:
         }
         columns = {"domain": self.domain, "user": self.user, "num_positives": self.num_positives, **self.metrics}
         table = pa.table(dict(columns)).replace_schema_metadata({"adi_lite": json.dumps(about)})
+        coded = [name for name in table.column_names if name != "user"]  # users ascend: their steps are small
         with replacing(path) as partial:
-            pq.write_table(table, partial, compression="zstd")
+            pq.write_table(
+                table,
+                partial,
+                compression="zstd",
+                compression_level=12,
+                use_dictionary=coded,
+                column_encoding={"user": "DELTA_BINARY_PACKED"},
+            )
 
     @classmethod
     def load(cls, path: str | Path) -> Evaluation:

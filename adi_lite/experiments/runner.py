@@ -159,6 +159,12 @@ def _jobs(plan: Plan, size: Profile, only: tuple[str, ...]) -> Iterator[tuple[Ro
                 yield row, None
 
 
+def keys_of(plan: Plan, profile: str, data: MultiDomainDataset) -> list[dict]:
+    """What each run of a plan on its own data set is known by; see :class:`~adi_lite.experiments.store.Store`."""
+    size = plan.profile(profile)
+    return [_key(plan, row, size, config, data) for row, config in _jobs(plan, size, ())]
+
+
 def _key(plan: Plan, row: Row, size: Profile, config: Config | None, data: MultiDomainDataset) -> dict:
     settings = config.model_dump(mode="json") if config else _reference_settings(row, data)
     return {
