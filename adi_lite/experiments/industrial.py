@@ -212,6 +212,7 @@ def on(plan: Plan, dataset: str) -> Plan:
 
 
 INDUSTRIAL = (
-    *(on(plan, d) for plan in (TABLE2, TABLE6, TABLE7, FIGURE3, TABLE8) for d in ("simulator", "globo")),
+    *(on(plan, d) for plan in (TABLE2, TABLE6, TABLE7, TABLE8) for d in ("simulator", "globo")),
+    on(FIGURE3, "simulator"),
     on(TABLE2, "kuairand"),
 )
