@@ -1,7 +1,7 @@
 """Copy the runs of the full profile from ``runs/full`` to ``data/results/runs``, where the book takes them from.
 
-``python -m book.publish_runs`` keeps exactly the runs that the plans ask for; it removes the others. Of the plans over logs, the
-per-query figures are those of recall, which is what their pages show: with all metrics they would be ten times as large.
+``python -m book.publish_runs`` keeps exactly the runs that the plans ask for; it removes the others. The per-query figures are
+those of recall, which is what the pages show: with all metrics they would be ten times as large.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from pathlib import Path
 
 from adi_lite.evaluation.results import Evaluation
 from adi_lite.experiments.catalog import PLANS
-from adi_lite.experiments.industrial import INDUSTRIAL
 from adi_lite.experiments.runner import keys_of, load_for
 from adi_lite.experiments.store import PUBLISHED, run_id, runs_folder
 
@@ -40,7 +39,7 @@ def main() -> int:
             if not (made / f"{name}.json").is_file():
                 missing.append(f"{plan.name}: {name}")
                 continue
-            _copy(name, made, published, recall_only=plan in INDUSTRIAL)
+            _copy(name, made, published)
     if missing:
         print(f"error: {len(missing)} runs are not there, first {missing[0]}; make them, then again", file=sys.stderr)
         return 1
@@ -52,13 +51,12 @@ def main() -> int:
     return 0
 
 
-def _copy(name: str, made: Path, published: Path, *, recall_only: bool) -> None:
+def _copy(name: str, made: Path, published: Path) -> None:
     """The JSON file last, as it says that the others are there."""
     for path in made.glob(f"{name}.*.parquet"):
         found = Evaluation.load(path)
-        if recall_only:
-            found = replace(found, metrics={m: v for m, v in found.metrics.items() if m.startswith("recall@")})
-        found.save(published / path.name)
+        recall = {m: v for m, v in found.metrics.items() if m.startswith("recall@")}
+        replace(found, metrics=recall).save(published / path.name)
     shutil.copyfile(made / f"{name}.json", published / f"{name}.json")
 
 

@@ -18,7 +18,6 @@ def small(tmp_path, monkeypatch):
     size = replace(plan.profile("smoke"), seeds=1, options={"preset": "smoke", "scale": 0.2})
     plan = replace(plan, rows=plan.rows[:2], profiles={"full": size}, claims=())
     monkeypatch.setattr(publish_runs, "PLANS", {plan.name: plan})
-    monkeypatch.setattr(publish_runs, "INDUSTRIAL", (plan,))
     monkeypatch.setattr(publish_runs, "PUBLISHED", tmp_path / "results")
     monkeypatch.setenv("ADI_LITE_RUNS", str(tmp_path / "runs"))
     assert isinstance(size, Profile)
