@@ -6,12 +6,28 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from adi_lite.data.batches import HISTORY, Inputs
+from adi_lite.data.batches import HISTORY, Bag, Inputs
 from adi_lite.data.schema import Feature
 from adi_lite.nn.stacked import by_domain
 
 DOMAIN = "domain"
 """Name of the field that holds the domain indicator (paper, Table 1)."""
+
+
+class Table(nn.Embedding):
+    """An embedding table that also sums the weighted rows of bags."""
+
+    def bag(self, bag: Bag) -> Tensor:
+        """(b, dim) for a bag of b rows; an empty row gives zeros."""
+        return F.embedding_bag(
+            bag.codes,
+            self.weight,
+            bag.offsets,
+            mode="sum",
+            per_sample_weights=bag.weights,
+            sparse=self.sparse,
+            include_last_offset=True,
+        )
 
 
 class FeatureEmbedding(nn.Module):
@@ -69,7 +85,7 @@ class FeatureEmbedding(nn.Module):
     def forward(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
         fields = [self._field(f, inputs) for f in self.features]
         if self.reads_history:
-            fields.append(self._bag(HISTORY, inputs, HISTORY))
+            fields.append(self.tables[HISTORY].bag(inputs.features[HISTORY]))
         if self.domain_field:
             fields.append(by_domain(self.domain.weight, inputs.counts))
         return torch.stack(fields, dim=1), self.domain.weight
@@ -78,21 +94,8 @@ class FeatureEmbedding(nn.Module):
         if feature.kind == "dense":
             return self.dense[module_key(feature.name)](inputs.features[feature.name])
         if feature.kind == "bag":
-            return self._bag(feature.name, inputs, module_key(feature.table))
+            return self.tables[module_key(feature.table)].bag(inputs.features[feature.name])
         return self.tables[module_key(feature.table)](inputs.features[feature.name])
-
-    def _bag(self, name: str, inputs: Inputs, table: str) -> Tensor:
-        bag = inputs.features[name]
-        embedding = self.tables[table]
-        return F.embedding_bag(
-            bag.codes,
-            embedding.weight,
-            bag.offsets,
-            mode="sum",
-            per_sample_weights=bag.weights,
-            sparse=embedding.sparse,
-            include_last_offset=True,
-        )
 
 
 def module_key(name: str) -> str:
@@ -100,7 +103,7 @@ def module_key(name: str) -> str:
     return "feature_" + name.replace(".", "/")
 
 
-def _table(size: int, dim: int, std: float, sparse: bool) -> nn.Embedding:
+def _table(size: int, dim: int, std: float, sparse: bool) -> Table:
     weight = torch.randn(size, dim) * std
     weight[0] = 0  # code 0, unknown, starts neutral
-    return nn.Embedding.from_pretrained(weight, freeze=False, sparse=sparse)
+    return Table.from_pretrained(weight, freeze=False, sparse=sparse)
