@@ -7,7 +7,6 @@ finished epoch.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -20,7 +19,7 @@ from adi_lite.models.registry import NETWORKS
 from adi_lite.training.checkpoint import SHARDS_FILE
 from adi_lite.training.distributed import fit_distributed
 from adi_lite.training.log import RunLog
-from adi_lite.training.process_group import process_group
+from adi_lite.training.process_group import process_group, restarts
 
 app = typer.Typer(add_completion=False)
 
@@ -45,7 +44,7 @@ def train(
 ) -> None:
     """Train a method with as many processes as torchrun starts (or this one), and keep the model in OUT."""
     changes = {"seed": seed, **changes_of(change or [])}
-    restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    restarted = restarts() > 0
     resume = resume or restarted
     with process_group(device) as ranks:
         first = ranks.rank == 0

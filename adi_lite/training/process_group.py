@@ -8,6 +8,7 @@ the order of sums.
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +27,8 @@ from adi_lite.training.ranks import OneProcess, share
 
 LAUNCH = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 """What torchrun tells each process."""
+
+_groups = itertools.count()
 
 
 class LaunchError(ValueError):
@@ -58,12 +61,27 @@ def process_group(device: str = "cpu", timeout: timedelta = timedelta(minutes=10
         _check_gpus(local)
         torch.cuda.set_device(local)
     backend = "nccl" if device == "cuda" else "gloo"
-    alone = {} if launched else {"store": dist.HashStore(), "rank": 0, "world_size": 1}
-    dist.init_process_group(backend, timeout=timeout, **alone)
+    store, rank, world = _meeting_point(timeout) if launched else (dist.HashStore(), 0, 1)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=timeout)
     try:
         yield ProcessGroup(torch.device(device, local) if device == "cuda" else torch.device("cpu"))
     finally:
         dist.destroy_process_group()
+
+
+def restarts() -> int:
+    """How often torchrun has started the processes again."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+
+
+def _meeting_point(timeout: timedelta) -> tuple[dist.Store, int, int]:
+    """Where the processes leave their addresses for each other; this one's rank, and their number.
+
+    torchrun keeps one store over restarts, and a process keeps it from one group to the next, with the addresses that
+    were left before. Each group has a part of it to itself, or a process might wait for one that has gone.
+    """
+    store, rank, world = next(dist.rendezvous("env://", timeout=timeout))
+    return dist.PrefixStore(f"start-{restarts()}-group-{next(_groups)}-of-{world}", store), rank, world
 
 
 def _check_gpus(local: int) -> None:

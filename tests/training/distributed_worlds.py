@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from torch import distributed as dist
 from torch import multiprocessing
 
 from adi_lite.nn.embedding import Table
@@ -106,15 +106,13 @@ def train_until(epoch: int | None, case: str, ranks: ProcessGroup, out: Path) ->
 
 def spawn(world: int, folder: Path, argv: list[str] | None = None) -> None:
     """Run all that follows in ``world`` processes."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    multiprocessing.spawn(_work, (world, port, folder, argv), world)
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # as torchrun's agent keeps one
+    multiprocessing.spawn(_work, (world, store.port, folder, argv), world)
 
 
 def _work(rank: int, world: int, port: int, folder: Path, argv: list[str] | None) -> None:
     launch = {"RANK": rank, "WORLD_SIZE": world, "LOCAL_RANK": rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    import faulthandler; faulthandler.dump_traceback_later(50)
+    launch["TORCHELASTIC_USE_AGENT_STORE"] = True
     os.environ |= {name: str(value) for name, value in launch.items()}
     sys.path.insert(0, str(Path(__file__).parents[1]))
     torch.set_num_threads(1)
@@ -164,7 +162,9 @@ def norm_errors(ranks: ProcessGroup) -> dict[str, float]:
             f"gradient of {n}": (p.grad, q.grad)
             for (n, p), q in zip(whole.named_parameters(), synced.parameters(), strict=True)
         }
-        errors |= {f"{name} {n}": float((p - q).detach().abs().max()) if p.numel() else 0.0 for n, (p, q) in pairs.items()}
+        errors |= {
+            f"{name} {n}": float((p - q).detach().abs().max()) if p.numel() else 0.0 for n, (p, q) in pairs.items()
+        }
     return errors
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +22,7 @@ from adi_lite.training import checkpoint
 from adi_lite.training.checkpoint import CheckpointError
 from adi_lite.training.config import Config
 from adi_lite.training.distributed import fit_distributed
-from adi_lite.training.process_group import LaunchError, process_group
+from adi_lite.training.process_group import LaunchError, _check_gpus, process_group
 from adi_lite.training.ranks import cut, share
 from adi_lite.training.trainer import fit, load_trained
 
@@ -201,7 +202,7 @@ def test_each_kind_of_run_is_gone_on_with_by_its_own_command(runs, shop, refused
     assert "resume.safetensors was written by adi-lite train" in capsys.readouterr().err
     assert main(monkeypatch, "--data", shop, "--out", runs / "shop", *SET) == 2
     assert "holds a run already" in capsys.readouterr().err
-    assert main(monkeypatch, *again, runs / "shop", *SET, "--set", "dim=4") == 2
+    assert main(monkeypatch, *again, runs / "shop", *SET, "--set", "learning_rate=0.5") == 2
     assert "a run with other settings" in capsys.readouterr().err
 
 
@@ -220,12 +221,10 @@ def test_a_wrong_launch_is_told_in_a_sentence(shop, tmp_path, monkeypatch, capsy
 
 
 def test_too_few_gpus_are_told(monkeypatch):
-    from adi_lite.training import process_group as module
-
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(LaunchError, match="process 2 of this machine has no GPU of its own: it has 2"):
-        module._check_gpus(2)
+        _check_gpus(2)
 
 
 def test_self_training_is_for_one_process(tmp_path):
@@ -266,15 +265,13 @@ def damage(folder: Path, part: str) -> str:
         manifest.write_text(json.dumps({**about, "folder": "../x"}))
         return "its folder '../x' is not beside it"
     manifest.write_text(json.dumps({**about, "world": 1}))
-    return "has 13 rows where 12 belong|rows where"
+    return "has \\d+ rows where \\d+ belong"
 
 
 @pytest.mark.parametrize(
     "part", ["no shard", "half a shard", "no json", "another format", "elsewhere", "fewer processes"]
 )
 def test_damaged_checkpoints_are_told(runs, tmp_path, part):
-    import shutil
-
     folder = Path(shutil.copytree(runs / "adi-2", tmp_path / "run"))
     said = damage(folder, part)
     with one_process() as ranks, float64(), pytest.raises(CheckpointError, match=said):
