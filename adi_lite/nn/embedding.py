@@ -85,7 +85,7 @@ class FeatureEmbedding(nn.Module):
     def forward(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
         fields = [self._field(f, inputs) for f in self.features]
         if self.reads_history:
-            fields.append(self.tables[HISTORY].bag(inputs.features[HISTORY]))
+            fields.append(self._bag(HISTORY, inputs, HISTORY))
         if self.domain_field:
             fields.append(by_domain(self.domain.weight, inputs.counts))
         return torch.stack(fields, dim=1), self.domain.weight
@@ -94,8 +94,11 @@ class FeatureEmbedding(nn.Module):
         if feature.kind == "dense":
             return self.dense[module_key(feature.name)](inputs.features[feature.name])
         if feature.kind == "bag":
-            return self.tables[module_key(feature.table)].bag(inputs.features[feature.name])
+            return self._bag(feature.name, inputs, module_key(feature.table))
         return self.tables[module_key(feature.table)](inputs.features[feature.name])
+
+    def _bag(self, name: str, inputs: Inputs, table: str) -> Tensor:
+        return self.tables[table].bag(inputs.features[name])
 
 
 def module_key(name: str) -> str:
