@@ -18,6 +18,11 @@ for part in (train, retrieval, experiments):
 
 def main() -> None:
     """Entry point: runs a command, and turns an error of the user's into one sentence and exit status 2."""
+    run(app)
+
+
+def run(app: typer.Typer) -> None:
+    """Run a command of ``app``, as :func:`main`."""
     try:
         status = app(standalone_mode=False)
         if isinstance(status, int) and status:  # typer.Exit

@@ -36,7 +36,10 @@ from adi_lite.run_folder import RUN_FILE, RunInfo, open_run
 from adi_lite.training.config import Config
 
 if TYPE_CHECKING:
+    from adi_lite.data.schema import MultiDomainDataset
     from adi_lite.experiments.compare import Comparison
+    from adi_lite.training.distributed import Course
+    from adi_lite.training.trainer import Trained
 
 app = typer.Typer()
 
@@ -60,20 +63,57 @@ def train(
 
     OUT gets run.json, model.safetensors, and the course of the training as metrics.jsonl and, for TensorBoard, in logs/.
     """
-    from adi_lite.experiments.named import settings_to_fit
-    from adi_lite.experiments.runner import machine
-    from adi_lite.training.checkpoint import MODEL_FILE, RESUME_FILE
+    from adi_lite.training.checkpoint import RESUME_FILE
     from adi_lite.training.log import RunLog
     from adi_lite.training.trainer import fit
 
     changes = {"seed": seed, **changes_of(change or [])}
-    settings = config_of(OWN if data is not None else known(dataset), config, model, changes)
+    check_goes_on(out, resume, RESUME_FILE)
+    about, settings = plan_run(data, dataset, model, config, markets, valid, test, changes)
+    tables = about.load_data()
+    settings = fitted(settings, about, tables, changes)
+    keep_run(out, about, resume)
+    log = RunLog(out, resume=resume)
+
+    def progress(epoch: dict) -> None:
+        log.add(epoch)
+        console.print(epoch_line(epoch, settings))
+
+    result = fit(tables, settings, out=out, resume=resume, progress=progress)
+    log.complete(result.epochs)
+    log.close()
+    report = report_of(out, about, result, result.scorer.num_parameters())
+    show(report, as_json, lambda: show_lines(report))
+
+
+def check_goes_on(out: Path, resume: bool, own: str) -> None:
+    """Refuse a folder that holds a run, unless it is to be gone on with and its checkpoints are of the kind ``own``."""
+    from adi_lite.training.checkpoint import MODEL_FILE, RESUME_FILE, SHARDS_FILE
+
     check_folder_free(out)
-    made = [p for p in (out / RUN_FILE, out / MODEL_FILE, out / RESUME_FILE) if p.exists()]
+    makers = {RESUME_FILE: "adi-lite train", SHARDS_FILE: "torchrun -m adi_lite.train"}
+    made = [p for p in (out / RUN_FILE, out / MODEL_FILE, *(out / name for name in makers)) if p.exists()]
     if made and not resume:
         raise ValueError(
             f"{out} holds a run already ({made[0].name}): add --resume to go on with it, or name another folder"
         )
+    for name, maker in makers.items():
+        if name != own and (found := next(out.rglob(name), None)):
+            raise ValueError(f"{found} was written by {maker}: go on with the run there, or name another folder")
+
+
+def plan_run(
+    data: Path | None,
+    dataset: str,
+    model: str,
+    config: str,
+    markets: str | None,
+    valid: float | None,
+    test: float | None,
+    changes: dict,
+) -> tuple[RunInfo, Config]:
+    """What ``run.json`` will say, and the settings, from what the command was given."""
+    settings = config_of(OWN if data is not None else known(dataset), config, model, changes)
     options = own_options(data, valid, test, markets) if data is not None else options_of(dataset, markets)
     if data is None and (valid, test) != (None, None):
         raise ValueError("--valid and --test cut your own tables (--data); a built-in data set has its own split")
@@ -87,31 +127,33 @@ def train(
         config=config,
         seed=settings.train.seed,
     )
-    tables = about.load_data()
-    if data is not None and not is_file(config):
-        settings = config_of(OWN, config, model, {**settings_to_fit(tables), **changes})
-    _keep_run(out, about, resume)
-    log = RunLog(out, resume=resume)
+    return about, settings
 
-    def progress(epoch: dict) -> None:
-        log.add(epoch)
-        console.print(_epoch_line(epoch, settings))
 
-    result = fit(tables, settings, out=out, resume=resume, progress=progress)
-    log.complete(result.epochs)
-    log.close()
-    report = {
+def fitted(settings: Config, about: RunInfo, tables: MultiDomainDataset, changes: dict) -> Config:
+    """The settings, with what tables of one's own ask for."""
+    from adi_lite.experiments.named import settings_to_fit
+
+    if about.folder is None or is_file(about.config):
+        return settings
+    return config_of(OWN, about.config, about.model, {**settings_to_fit(tables), **changes})
+
+
+def report_of(out: Path, about: RunInfo, result: Trained | Course, parameters: dict[str, int]) -> dict:
+    """What the command prints of a finished run."""
+    from adi_lite.experiments.runner import machine
+
+    return {
         "out": str(out),
         "model": about.model,
         "epochs": len(result.epochs),
         "best_epoch": result.best_epoch,
         "seconds": round(result.seconds, 2),
         "records_per_second": round(len(result.epochs) and _rate(result.epochs)),
-        "parameters": result.scorer.num_parameters(),
+        "parameters": parameters,
         "loss": result.epochs[-1]["loss"],
         "machine": machine(),
     }
-    show(report, as_json, lambda: show_lines(report))
 
 
 @app.command()
@@ -206,7 +248,7 @@ def _compared(found: Comparison) -> None:
         typer.echo(note)
 
 
-def _keep_run(out: Path, about: RunInfo, resume: bool) -> None:
+def keep_run(out: Path, about: RunInfo, resume: bool) -> None:
     """Write ``run.json``, or see that the one of the run to be resumed says the same."""
     path = out / RUN_FILE
     if resume and path.exists() and any(out.rglob("*.safetensors")):  # settings are compared with the checkpoint's
@@ -220,7 +262,7 @@ def _rate(epochs: list[dict]) -> float:
     return records / sum(e["seconds"] for e in epochs)
 
 
-def _epoch_line(epoch: dict, config: Config) -> str:
+def epoch_line(epoch: dict, config: Config) -> str:
     domain = f"{epoch['domain']} " if "domain" in epoch else ""
     left = (config.train.epochs - epoch["epoch"] - 1) * epoch["seconds"]
     valid = f", validation {config.train.metric} {epoch['valid']:.4f}" if "valid" in epoch else ""

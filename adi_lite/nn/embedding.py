@@ -6,12 +6,28 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from adi_lite.data.batches import HISTORY, Inputs
+from adi_lite.data.batches import HISTORY, Bag, Inputs
 from adi_lite.data.schema import Feature
 from adi_lite.nn.stacked import by_domain
 
 DOMAIN = "domain"
 """Name of the field that holds the domain indicator (paper, Table 1)."""
+
+
+class Table(nn.Embedding):
+    """An embedding table that also sums the weighted rows of bags."""
+
+    def bag(self, bag: Bag) -> Tensor:
+        """(b, dim) for a bag of b rows; an empty row gives zeros."""
+        return F.embedding_bag(
+            bag.codes,
+            self.weight,
+            bag.offsets,
+            mode="sum",
+            per_sample_weights=bag.weights,
+            sparse=self.sparse,
+            include_last_offset=True,
+        )
 
 
 class FeatureEmbedding(nn.Module):
@@ -82,17 +98,7 @@ class FeatureEmbedding(nn.Module):
         return self.tables[module_key(feature.table)](inputs.features[feature.name])
 
     def _bag(self, name: str, inputs: Inputs, table: str) -> Tensor:
-        bag = inputs.features[name]
-        embedding = self.tables[table]
-        return F.embedding_bag(
-            bag.codes,
-            embedding.weight,
-            bag.offsets,
-            mode="sum",
-            per_sample_weights=bag.weights,
-            sparse=embedding.sparse,
-            include_last_offset=True,
-        )
+        return self.tables[table].bag(inputs.features[name])
 
 
 def module_key(name: str) -> str:
@@ -100,7 +106,7 @@ def module_key(name: str) -> str:
     return "feature_" + name.replace(".", "/")
 
 
-def _table(size: int, dim: int, std: float, sparse: bool) -> nn.Embedding:
+def _table(size: int, dim: int, std: float, sparse: bool) -> Table:
     weight = torch.randn(size, dim) * std
     weight[0] = 0  # code 0, unknown, starts neutral
-    return nn.Embedding.from_pretrained(weight, freeze=False, sparse=sparse)
+    return Table.from_pretrained(weight, freeze=False, sparse=sparse)

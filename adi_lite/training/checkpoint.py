@@ -21,6 +21,8 @@ from adi_lite.training.config import Config
 
 FORMAT = 1
 MODEL_FILE, RESUME_FILE = "model.safetensors", "resume.safetensors"
+SHARDS_FILE = "resume.json"
+"""What a run of several processes goes on from; see :mod:`adi_lite.training.shards`."""
 
 
 class CheckpointError(ValueError):

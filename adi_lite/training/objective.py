@@ -11,6 +11,7 @@ from adi_lite.data.batches import Batch, InputBuilder
 from adi_lite.data.negatives import NegativeSampler, in_batch_frequency
 from adi_lite.data.schema import MultiDomainDataset
 from adi_lite.models.two_tower import TwoTower
+from adi_lite.nn.dropout import part_of_batch
 from adi_lite.training.config import TrainConfig
 from adi_lite.training.loss import (
     accidental_hits,
@@ -19,6 +20,7 @@ from adi_lite.training.loss import (
     full_softmax,
     sampled_softmax,
 )
+from adi_lite.training.ranks import OneProcess, cut, length
 
 
 @dataclass(frozen=True)
@@ -36,10 +38,12 @@ class Objective:
     Args:
         data: the training data.
         config: loss, sampler and the rest.
+        ranks: the processes that share each batch. A process embeds its part of the users and of the items, and
+            compares its users with the items of all.
     """
 
-    def __init__(self, data: MultiDomainDataset, config: TrainConfig) -> None:
-        self.data, self.config = data, config
+    def __init__(self, data: MultiDomainDataset, config: TrainConfig, ranks: OneProcess | None = None) -> None:
+        self.data, self.config, self.ranks = data, config, ranks or OneProcess()
         self.inputs = InputBuilder(data, history_dropout=config.history_dropout)
         self.in_batch = config.sampler in ("in_batch", "mixed")
         kind = "uniform" if self.in_batch else config.sampler
@@ -48,16 +52,16 @@ class Objective:
         _check_shown(data)
 
     def __call__(self, model: TwoTower, batch: Batch, generator: torch.Generator) -> Tensor:
-        """(b,) losses, in the order of the batch."""
-        users = model.user_vectors(self.inputs.users_of(batch, generator))
+        """(b,) losses of this process's rows, in the order of the batch."""
+        users, own = _user_vectors(self, model, batch, generator)
         compared = [self._compare(d, generator) if n else None for d, n in enumerate(batch.counts)]
         vectors = self._item_vectors(model, batch, compared)
-        losses = []
-        parts = zip(*(t.split(list(batch.counts)) for t in (users, batch.item, batch.record)), strict=True)
-        for d, (u, ids, record) in enumerate(parts):
-            if compared[d] is not None:
-                losses.append(self._domain_loss(d, u, ids, record, vectors[d], compared[d]))
-        return torch.cat(losses)
+        losses, rows = [], cut(batch.counts, own)
+        parts = zip(*(t.split(list(batch.counts)) for t in (batch.item, batch.record)), strict=True)
+        for d, (u, (ids, record)) in enumerate(zip(users.split([length(r) for r in rows]), parts, strict=True)):
+            if len(u):
+                losses.append(self._domain_loss(d, u, ids, record, vectors[d], compared[d], rows[d]))
+        return self.ranks.losses(losses, users, vectors[0])
 
     def _compare(self, domain: int, generator: torch.Generator) -> _Comparison:
         catalogue, config = self.data.catalogues[domain], self.config
@@ -89,14 +93,27 @@ class Objective:
             rows.append(ids if c is None else c.items if c.full else torch.cat([ids, c.items]))
         counts = tuple(len(r) for r in rows)
         domain = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
-        vectors = model.item_vectors(self.inputs.items(torch.cat(rows), domain, counts))
-        return list(vectors.split(list(counts)))
+        own = self.ranks.share(len(domain))
+        inputs = self.inputs.items(torch.cat(rows)[own], domain[own], tuple(length(r) for r in cut(counts, own)))
+        with part_of_batch(own.start, len(domain)):
+            vectors = model.item_vectors(self.ranks.to_device(inputs))
+        return list(self.ranks.gather(vectors, len(domain)).split(list(counts)))
 
     def _domain_loss(
-        self, domain: int, users: Tensor, ids: Tensor, record: Tensor, vectors: Tensor, compared: _Comparison
+        self,
+        domain: int,
+        users: Tensor,
+        ids: Tensor,
+        record: Tensor,
+        vectors: Tensor,
+        compared: _Comparison,
+        own: slice,
     ) -> Tensor:
+        """Losses of the rows ``own`` of the domain, whose ``users`` are given; all else is of all its rows."""
+        device = vectors.device
         if compared.full:
-            return full_softmax(users @ vectors.T, torch.searchsorted(self.data.catalogues[domain], ids))
+            target = torch.searchsorted(self.data.catalogues[domain], ids[own])
+            return full_softmax(users @ vectors.T, target.to(device))
         n, real = len(ids), record >= 0
         negatives, items = vectors[n:], compared.items
         if self.in_batch:
@@ -111,10 +128,10 @@ class Objective:
         if self.config.log_q:
             log_q = self._log_q(domain, items, int(real.sum()))
             if self.config.correct_positive:
-                correct = self._log_q(domain, ids, int(real.sum()))
-        return sampled_softmax(
-            (users * vectors[:n]).sum(1), users @ negatives.T, log_q, accidental_hits(ids, items), correct
-        )
+                correct = self._log_q(domain, ids[own], int(real.sum())).to(device)
+        hits = accidental_hits(ids[own], items)
+        positive = (users * vectors[:n][own]).sum(1)
+        return sampled_softmax(positive, users @ negatives.T, log_q.to(device), hits.to(device), correct)
 
 
 class FixedNegativesObjective:
@@ -123,8 +140,14 @@ class FixedNegativesObjective:
     Uniform over its domain's catalogue, and no log Q, whose correction would be the same for all of them.
     """
 
-    def __init__(self, data: MultiDomainDataset, config: TrainConfig, generator: torch.Generator) -> None:
-        self.config = config
+    def __init__(
+        self,
+        data: MultiDomainDataset,
+        config: TrainConfig,
+        generator: torch.Generator,
+        ranks: OneProcess | None = None,
+    ) -> None:
+        self.config, self.ranks = config, ranks or OneProcess()
         self.inputs = InputBuilder(data, history_dropout=config.history_dropout)
         _check_shown(data)
         self.negatives = torch.empty(len(data.train), config.num_negatives, dtype=torch.int64)
@@ -134,12 +157,15 @@ class FixedNegativesObjective:
             self.negatives[rows] = catalogue[drawn]
 
     def __call__(self, model: TwoTower, batch: Batch, generator: torch.Generator) -> Tensor:
-        """(b,) losses."""
-        users = model.user_vectors(self.inputs.users_of(batch, generator))
-        rows = torch.cat([batch.item.unsqueeze(1), self.negatives[batch.record]], 1)  # (b, 1 + m)
+        """(b,) losses of this process's rows."""
+        users, own = _user_vectors(self, model, batch, generator)
+        rows = torch.cat([batch.item[own].unsqueeze(1), self.negatives[batch.record[own]]], 1)  # (b, 1 + m)
         each = rows.shape[1]
-        counts = tuple(c * each for c in batch.counts)
-        items = model.item_vectors(self.inputs.items(rows.flatten(), batch.domain.repeat_interleave(each), counts))
+        counts = tuple(length(c) * each for c in cut(batch.counts, own))
+        inputs = self.inputs.items(rows.flatten(), batch.domain[own].repeat_interleave(each), counts)
+        with part_of_batch(own.start * each, len(batch) * each):
+            items = model.item_vectors(self.ranks.to_device(inputs))
+        rows = rows.to(items.device)
         scores = torch.einsum("bw,bnw->bn", users, items.unflatten(0, rows.shape))
         if self.config.double_softmax:
             return double_softmax(scores[:, 0], scores[:, 1:])
@@ -150,7 +176,20 @@ class FixedNegativesObjective:
             ],
             1,
         )
-        return full_softmax(scores, torch.zeros(len(rows), dtype=torch.int64))
+        return full_softmax(scores, torch.zeros(len(rows), dtype=torch.int64, device=rows.device))
+
+
+def _user_vectors(
+    objective: Objective | FixedNegativesObjective, model: TwoTower, batch: Batch, generator: torch.Generator
+) -> tuple[Tensor, slice]:
+    """Vectors of the users of this process's part of the batch, and which part that is.
+
+    The inputs are built for all rows: which items of a history are left out must not depend on the number of processes.
+    """
+    own = objective.ranks.share(len(batch))
+    inputs = objective.ranks.part(objective.inputs.users_of(batch, generator), own)
+    with part_of_batch(own.start, len(batch)):
+        return model.user_vectors(objective.ranks.to_device(inputs)), own
 
 
 def _check_shown(data: MultiDomainDataset) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
@@ -25,6 +25,7 @@ from adi_lite.training.optim import (
     load_optimizer_tensors,
     optimizer_tensors,
 )
+from adi_lite.training.ranks import OneProcess
 from adi_lite.training.self_training import SelfTraining, merge
 
 Progress = Callable[[dict], None]
@@ -68,25 +69,35 @@ def fit(
         ValueError: a domain without training records, or early stopping without a validation split.
         CheckpointError: ``resume`` from a run of other settings or other data.
     """
+    models, epochs, best = [], [], 0
+    for run, name in runs_of(_Run, data, config, out, resume, progress):
+        run.train()
+        models.append(run.model)
+        epochs += [{**name, **e} for e in run.epochs]
+        best = max(best, run.best_epoch)
+    if len(models) == 1:
+        models *= data.num_domains
+    return Trained(ModelScorer(dict(enumerate(models)), data), config, epochs, best)
+
+
+def runs_of(
+    kind: Callable[..., _Run],
+    data: MultiDomainDataset,
+    config: Config,
+    out: Path | None,
+    resume: bool,
+    progress: Progress | None,
+) -> Iterator[tuple[_Run, dict]]:
+    """The runs that make one method, each to be trained before the next is made, with what its epochs' records add: one
+    of all domains, or, for DNN-Single, one of each domain, whose name is the ``domain`` of its records."""
     _check(data, config)
     if config.model.method != "dnn_single":
-        run = _Run(data, config, out, resume, progress)
-        run.train()
-        return Trained(
-            ModelScorer(dict.fromkeys(range(data.num_domains), run.model), data),
-            config,
-            run.epochs,
-            run.best_epoch,
-        )
-    models, epochs, best = {}, [], 0
-    for d, name in enumerate(data.domains):
-        named = progress and (lambda record, name=name: progress({"domain": name, **record}))
-        run = _Run(data.only_domain(d), config, out and out / domain_folder(name), resume, named)
-        run.train()
-        models[d] = run.model
-        epochs += [{"domain": name, **e} for e in run.epochs]
-        best = max(best, run.best_epoch)
-    return Trained(ModelScorer(models, data), config, epochs, best)
+        yield kind(data, config, out, resume, progress), {}
+        return
+    for d, domain in enumerate(data.domains):
+        named = progress and (lambda record, domain=domain: progress({"domain": domain, **record}))
+        folder = out and out / domain_folder(domain)
+        yield kind(data.only_domain(d), config, folder, resume, named), {"domain": domain}
 
 
 def load_trained(folder: Path, data: MultiDomainDataset) -> Trained:
@@ -117,7 +128,13 @@ def domain_folder(name: str) -> str:
 
 
 class _Run:
-    """The state of one model's training."""
+    """The state of one model's training.
+
+    ``ranks`` are the processes that share the work; what differs where there are several is theirs, and in
+    :class:`~adi_lite.training.distributed.DistributedRun`.
+    """
+
+    resume_file = checkpoint.RESUME_FILE
 
     def __init__(
         self,
@@ -126,27 +143,30 @@ class _Run:
         out: Path | None,
         resume: bool,
         progress: Progress | None,
+        ranks: OneProcess | None = None,
     ) -> None:
         self.data, self.config, self.out, self.progress = data, config, out, progress
+        self.ranks = ranks or OneProcess()
         train = config.train
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(train.seed)
             self.model = TwoTower(config.model, data.schema, data.num_items)
-        self.optimizers = build_optimizers(self.model, train)
-        self.rates = [[g["lr"] for g in o.param_groups] for o in self.optimizers]
-        self.objective = (
-            FixedNegativesObjective(data, train, _generator(train.seed, "negatives"))
-            if train.fixed_negatives
-            else Objective(data, train)
-        )
-        self.self_training = train.self_training and SelfTraining(data, train.self_training)
         # Hashing the data takes a while, and neither it nor the model's description changes over the run.
         self.described = checkpoint.describe_model(self.model, config, data) if out is not None else {}
         self.records = checkpoint.records_fingerprint(data) if out is not None else ""
+        self.ranks.place(self.model)
+        self.optimizers = build_optimizers(self.model, train)
+        self.rates = [[g["lr"] for g in o.param_groups] for o in self.optimizers]
+        self.objective = (
+            FixedNegativesObjective(data, train, _generator(train.seed, "negatives"), self.ranks)
+            if train.fixed_negatives
+            else Objective(data, train, self.ranks)
+        )
+        self.self_training = train.self_training and SelfTraining(data, train.self_training)
         self.epochs: list[dict] = []
         self.best_epoch, self.best_metric, self.best_weights = 0, -1.0, {}
-        if resume and out is not None and (out / checkpoint.RESUME_FILE).exists():
-            self._load(out / checkpoint.RESUME_FILE)
+        if resume and out is not None and (out / self.resume_file).exists():
+            self._load(out / self.resume_file)
 
     def train(self) -> None:
         train = self.config.train
@@ -166,7 +186,7 @@ class _Run:
             self.model.load_state_dict(self.best_weights)
         self.model.eval()
         if self.out is not None:
-            checkpoint.save(self.out / checkpoint.MODEL_FILE, self.model.state_dict(), self._about())
+            self._finish()
 
     def _stop(self) -> bool:
         patience = self.config.train.patience
@@ -195,9 +215,11 @@ class _Run:
                 for optimizer in self.optimizers:
                     optimizer.zero_grad()
                 loss.backward()
+                self.ranks.sum_gradients(self.model)
                 for optimizer in self.optimizers:
                     optimizer.step()
                 total += float(loss.detach()) * size
+        total = self.ranks.total(total)
         seconds = time.perf_counter() - started
         records = len(self.data.train)
         result = {
@@ -254,10 +276,19 @@ class _Run:
         tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
         tensors |= {f"best.{k}": v for k, v in self.best_weights.items()}
         tensors |= {f"optimizer.{k}": v for k, v in optimizer_tensors(self.optimizers).items()}
-        checkpoint.save(self.out / checkpoint.RESUME_FILE, tensors, self._about())
+        self._write(self.out / self.resume_file, tensors)
+
+    def _write(self, path: Path, tensors: dict[str, Tensor]) -> None:
+        checkpoint.save(path, tensors, self._about())
+
+    def _read(self, path: Path) -> tuple[dict[str, Tensor], dict]:
+        return checkpoint.load(path)
+
+    def _finish(self) -> None:
+        checkpoint.save(self.out / checkpoint.MODEL_FILE, self.model.state_dict(), self._about())
 
     def _load(self, path: Path) -> None:
-        tensors, about = checkpoint.load(path)
+        tensors, about = self._read(path)
         checkpoint.check_fits(about, self.data, path)
         if checkpoint.config_of(about, path) != self.config:
             raise checkpoint.CheckpointError(
@@ -293,6 +324,7 @@ def _generator(seed: int, purpose: int | str) -> torch.Generator:
 
 
 def _check(data: MultiDomainDataset, config: Config) -> None:
+    """Refuse what cannot be trained."""
     for d, name in enumerate(data.domains):
         if not bool((data.train.domain == d).any()):
             raise ValueError(f"domain {name!r} is empty: it has no training records")

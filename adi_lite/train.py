@@ -1,0 +1,78 @@
+"""Training by one process or several: ``torchrun --nproc-per-node N -m adi_lite.train --dataset NAME --out DIR``.
+
+The folder is as ``adi-lite train`` leaves it, so that ``adi-lite evaluate``, ``index`` and ``retrieve`` work on it. A
+process that dies is started again by ``torchrun --max-restarts 1 ...``, with all others, and the run goes on from its last
+finished epoch.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from adi_lite.cli import run
+from adi_lite.cli.common import Changes, Json, Markets, Test, Valid, changes_of, console, show, show_lines
+from adi_lite.cli.train import check_goes_on, epoch_line, fitted, keep_run, plan_run, report_of
+from adi_lite.models.registry import NETWORKS
+from adi_lite.training.checkpoint import SHARDS_FILE
+from adi_lite.training.distributed import fit_distributed
+from adi_lite.training.log import RunLog
+from adi_lite.training.process_group import process_group, restarts
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def train(
+    out: Annotated[Path, typer.Option(help="Folder of the run, which all processes see.")],
+    data: Annotated[Path | None, typer.Option(help="Folder of your own tables; see adi-lite data check.")] = None,
+    dataset: Annotated[str, typer.Option(help="Name of a built-in data set.")] = "xmarket",
+    model: Annotated[str, typer.Option(help="Method: " + ", ".join(NETWORKS) + ".")] = "adi",
+    config: Annotated[str, typer.Option(help="tuned, as_published, or a YAML file of settings.")] = "tuned",
+    markets: Markets = None,
+    valid: Valid = None,
+    test: Test = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    change: Changes = None,
+    device: Annotated[Literal["cpu", "cuda"], typer.Option(help="cuda: one GPU for each process.")] = "cpu",
+    resume: Annotated[
+        bool, typer.Option(help="Go on from the last finished epoch in OUT, with any processes.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Train a method with as many processes as torchrun starts (or this one), and keep the model in OUT."""
+    changes = {"seed": seed, **changes_of(change or [])}
+    restarted = restarts() > 0
+    resume = resume or restarted
+    with process_group(device) as ranks:
+        first = ranks.rank == 0
+        check_goes_on(out, resume, SHARDS_FILE)
+        about, settings = plan_run(data, dataset, model, config, markets, valid, test, changes)
+        ranks.barrier()  # all have seen the folder as it was
+        if first:
+            keep_run(out, about, resume)
+            tables = about.load_data()  # which may fetch files; the others then find them
+        ranks.barrier()
+        if not first:
+            tables = about.load_data()
+        settings = fitted(settings, about, tables, changes)
+        log = RunLog(out, resume=resume) if first else None
+
+        def progress(epoch: dict) -> None:
+            log.add(epoch)
+            console.print(epoch_line(epoch, settings))
+
+        if first and ranks.world > 1:
+            console.print(f"{ranks.world} processes, {device}" + (", started again" if restarted else ""))
+        result = fit_distributed(tables, settings, ranks, out=out, resume=resume, progress=progress)
+        if first:
+            log.complete(result.epochs)
+            log.close()
+            report = {**report_of(out, about, result, result.parameters), "processes": ranks.world}
+            show(report, as_json, lambda: show_lines(report))
+
+
+if __name__ == "__main__":
+    run(app)

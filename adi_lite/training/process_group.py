@@ -1,0 +1,218 @@
+"""The processes of a distributed run: start, places for a model's parts, and what they tell each other in a step.
+
+Networks are replicated, and their gradients summed in one all-reduce. Embedding tables are cut by rows. Each batch is
+drawn by every process alike, and each process embeds its part of the users and of the items; the items' vectors are
+gathered, and their gradients summed and scattered back. So all that several processes compute is what one would, up to
+the order of sums.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+
+from adi_lite.data.batches import Bag, Inputs
+from adi_lite.models.two_tower import TwoTower
+from adi_lite.nn.normalization import DomainBatchNorm
+from adi_lite.nn.sharded_embedding import ShardedTable
+from adi_lite.nn.synced_normalization import SyncedBatchNorm
+from adi_lite.training.ranks import OneProcess, share
+
+LAUNCH = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+"""What torchrun tells each process."""
+
+_groups = itertools.count()
+
+
+class LaunchError(ValueError):
+    """Processes that were not started as a distributed run is."""
+
+
+@contextmanager
+def process_group(device: str = "cpu", timeout: timedelta = timedelta(minutes=10)) -> Iterator[ProcessGroup]:
+    """The processes that torchrun started; without torchrun, this one alone.
+
+    Args:
+        device: "cpu" (Gloo) or "cuda" (NCCL), one GPU for each process of a machine.
+
+    Raises:
+        LaunchError: a part of torchrun's settings is missing, or there are too few GPUs.
+    """
+    if device not in ("cpu", "cuda"):
+        raise LaunchError(f"device must be cpu or cuda, got {device!r}")
+    given = [name for name in LAUNCH if name in os.environ]
+    # A batch system may set one or two of these for itself; two that only torchrun would set mean that it was meant.
+    launched = {"RANK", "WORLD_SIZE"} & set(given)
+    if launched and len(given) < len(LAUNCH):
+        missing = ", ".join(n for n in LAUNCH if n not in given)
+        raise LaunchError(
+            f"{' and '.join(sorted(launched))} set, but not {missing}: start several processes with "
+            "torchrun --nproc-per-node N -m adi_lite.train ..., or unset them to train in one process"
+        )
+    local = int(os.environ["LOCAL_RANK"]) if launched else 0
+    if device == "cuda":
+        _check_gpus(local)
+        torch.cuda.set_device(local)
+    backend = "nccl" if device == "cuda" else "gloo"
+    store, rank, world = _meeting_point(timeout) if launched else (dist.HashStore(), 0, 1)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=timeout)
+    try:
+        yield ProcessGroup(torch.device(device, local) if device == "cuda" else torch.device("cpu"))
+    finally:
+        dist.destroy_process_group()
+
+
+def restarts() -> int:
+    """How often torchrun has started the processes again."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+
+
+def _meeting_point(timeout: timedelta) -> tuple[dist.Store, int, int]:
+    """Where the processes leave their addresses for each other; this one's rank, and their number.
+
+    torchrun keeps one store over restarts, and a process keeps it from one group to the next, with the addresses that
+    were left before. Each group has a part of it to itself, or a process might wait for one that has gone.
+    """
+    store, rank, world = next(dist.rendezvous("env://", timeout=timeout))
+    return dist.PrefixStore(f"start-{restarts()}-group-{next(_groups)}-of-{world}", store), rank, world
+
+
+def _check_gpus(local: int) -> None:
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if not found:
+        raise LaunchError("--device cuda needs an NVIDIA GPU and a PyTorch built for it; use --device cpu")
+    if local >= found:
+        raise LaunchError(
+            f"process {local} of this machine has no GPU of its own: it has {found}; start torchrun with "
+            f"--nproc-per-node {found}"
+        )
+
+
+class ProcessGroup(OneProcess):
+    """This process among those of the default process group of torch.distributed."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.rank, self.world = device, dist.get_rank(), dist.get_world_size()
+
+    def place(self, model: TwoTower) -> None:
+        """Cut the tables by rows, let normalisation see the rows of all processes, and move all to the device.
+
+        The whole model is made first, on every process: so it starts with the same numbers whatever their number.
+        """
+        cut: dict[int, ShardedTable] = {}  # a table that both towers share stays one
+
+        def sharded(table: nn.Embedding) -> ShardedTable:
+            if id(table) not in cut:
+                cut[id(table)] = ShardedTable(table)
+            return cut[id(table)]
+
+        for tower in (model.user, model.item):
+            tables = tower.embedding.tables
+            whole = dict(tables)
+            tables.update({name: sharded(table) for name, table in whole.items()})
+        if model.bias is not None:
+            model.bias = sharded(model.bias)
+        for module in list(model.modules()):
+            for name, child in module.named_children():
+                if isinstance(child, DomainBatchNorm):
+                    setattr(module, name, SyncedBatchNorm(child))
+        model.to(self.device)
+
+    def share(self, rows: int) -> slice:
+        return share(rows, self.rank, self.world)
+
+    def part(self, inputs: Inputs, own: slice) -> Inputs:
+        domain = inputs.domain[own]
+        counts = tuple(torch.bincount(domain, minlength=len(inputs.counts)).tolist())
+        return Inputs(domain, counts, {name: _rows(column, own) for name, column in inputs.features.items()})
+
+    def to_device(self, inputs: Inputs) -> Inputs:
+        features = {name: _to(column, self.device) for name, column in inputs.features.items()}
+        return Inputs(inputs.domain.to(self.device), inputs.counts, features)
+
+    def gather(self, vectors: Tensor, rows: int) -> Tensor:
+        return _Gather.apply(vectors, rows)
+
+    def losses(self, of_domains: list[Tensor], users: Tensor, vectors: Tensor) -> Tensor:
+        # The parts without rows keep both towers in the graph of a process that has no rows: in the backward pass, too,
+        # all processes must take part in each exchange.
+        return torch.cat([*of_domains, users[:0].sum(1), vectors[:0].sum(1)])
+
+    def sum_gradients(self, model: nn.Module) -> None:
+        """In one message. A parameter that no process used keeps no gradient, as in one process."""
+        replicated = self.replicated(model)
+        used = torch.tensor([float(p.grad is not None) for p in replicated], device=self.device)
+        grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in replicated]
+        flat = torch.cat([*(g.flatten() for g in grads), used])
+        dist.all_reduce(flat)
+        *sums, used = flat.split([*(p.numel() for p in replicated), len(replicated)])
+        for p, total, by_any in zip(replicated, sums, used.tolist(), strict=True):
+            p.grad = total.view_as(p) if by_any else None
+
+    def total(self, value: float) -> float:
+        return self.sum_of(torch.tensor(value, dtype=torch.float64)).item()
+
+    def sum_of(self, values: Tensor) -> Tensor:
+        values = values.to(self.device)
+        dist.all_reduce(values)
+        return values.cpu()
+
+    def barrier(self) -> None:
+        """Wait for the others. A sum, not torch's barrier, which for NCCL guesses the device."""
+        self.total(0.0)
+
+    @staticmethod
+    def tables(model: nn.Module) -> dict[str, ShardedTable]:
+        """The sharded tables by the names of their weights; a table with two names appears twice."""
+        named = model.named_modules(remove_duplicate=False)
+        return {f"{name}.weight": m for name, m in named if isinstance(m, ShardedTable)}
+
+    def replicated(self, model: nn.Module) -> list[nn.Parameter]:
+        sharded = {id(table.weight) for table in self.tables(model).values()}
+        return [p for p in model.parameters() if id(p) not in sharded]
+
+
+class _Gather(torch.autograd.Function):
+    """Each process's share of rows to all rows, on every process; back, each share gets its gradients of all."""
+
+    @staticmethod
+    def forward(ctx, own: Tensor, rows: int) -> Tensor:  # noqa: ANN001
+        world = dist.get_world_size()
+        ctx.own, ctx.each = len(own), -(-rows // world)
+        every = own.new_empty(ctx.each * world, own.shape[1])
+        dist.all_gather_single(every, _padded(own, ctx.each))
+        return every[:rows]  # only the last shares are padded
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:  # noqa: ANN001
+        own = grad.new_empty(ctx.each, grad.shape[1])
+        dist.reduce_scatter_single(own, _padded(grad, ctx.each * dist.get_world_size()))
+        return own[: ctx.own], None
+
+
+def _padded(rows: Tensor, to: int) -> Tensor:
+    if len(rows) == to:
+        return rows.contiguous()
+    return torch.cat([rows, rows.new_zeros(to - len(rows), *rows.shape[1:])])
+
+
+def _rows(column: Tensor | Bag, own: slice) -> Tensor | Bag:
+    if isinstance(column, Tensor):
+        return column[own]
+    offsets = column.offsets[own.start : own.stop + 1]
+    values = slice(int(offsets[0]), int(offsets[-1]))
+    return Bag(column.codes[values], offsets - offsets[0], column.weights[values])
+
+
+def _to(column: Tensor | Bag, device: torch.device) -> Tensor | Bag:
+    if isinstance(column, Tensor):
+        return column.to(device)
+    return Bag(column.codes.to(device), column.offsets.to(device), column.weights.to(device))

@@ -1,0 +1,66 @@
+"""Who does which part of a batch: one process, which does all of it; :mod:`adi_lite.training.process_group` has several."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from adi_lite.data.batches import Inputs
+
+
+class OneProcess:
+    """The only process of a run: its part is the whole, and there is nothing to exchange."""
+
+    rank, world = 0, 1
+
+    def place(self, model: nn.Module) -> None:
+        """Make a whole model, the same on every process, into this process's part of it."""
+
+    def share(self, rows: int) -> slice:
+        """Which of ``rows`` rows are this process's."""
+        return slice(0, rows)
+
+    def part(self, inputs: Inputs, own: slice) -> Inputs:
+        """The rows ``own`` of a batch's inputs."""
+        return inputs
+
+    def to_device(self, inputs: Inputs) -> Inputs:
+        """Inputs where the model is."""
+        return inputs
+
+    def gather(self, vectors: Tensor, rows: int) -> Tensor:
+        """From the vectors of each process's share, those of all ``rows`` rows: (rows, width), with gradients."""
+        return vectors
+
+    def losses(self, of_domains: list[Tensor], users: Tensor, vectors: Tensor) -> Tensor:
+        """(b,) losses of this process's rows, from those of each domain. ``users`` and ``vectors`` are what they were made from."""
+        return torch.cat(of_domains)
+
+    def sum_gradients(self, model: nn.Module) -> None:
+        """After the backward pass: gradients of all processes together."""
+
+    def total(self, value: float) -> float:
+        """The sum of a number of each process."""
+        return value
+
+
+def cut(counts: Sequence[int], part: slice) -> list[slice]:
+    """For each domain, which of its rows lie in ``part`` of a batch that is sorted by domain and has ``counts`` rows."""
+    slices, start = [], 0
+    for n in counts:
+        first = min(max(part.start - start, 0), n)
+        slices.append(slice(first, max(first, min(part.stop - start, n))))
+        start += n
+    return slices
+
+
+def length(rows: slice) -> int:
+    return rows.stop - rows.start
+
+
+def share(rows: int, rank: int, world: int) -> slice:
+    """Rows of process ``rank`` of ``world``: equal contiguous parts, the last ones shorter (as a DTensor's Shard(0))."""
+    each = -(-rows // world)
+    return slice(min(rank * each, rows), min((rank + 1) * each, rows))
