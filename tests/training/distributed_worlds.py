@@ -68,7 +68,7 @@ def config(case: str) -> Config:
 
 
 def data(case: str):
-    from conftest import tiny
+    from small_worlds import tiny
 
     found = tiny(records=300, rich=case in RICH)
     columns = ({k: c.double() if isinstance(c, torch.Tensor) and c.is_floating_point() else c for k, c in side.items()}
