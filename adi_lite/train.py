@@ -14,8 +14,19 @@ import typer
 
 from adi_lite.cli import run
 from adi_lite.cli.common import Changes, Json, Markets, Test, Valid, changes_of, console, show, show_lines
-from adi_lite.cli.train import check_goes_on, epoch_line, fitted, keep_run, plan_run, report_of
-from adi_lite.models.registry import NETWORKS
+from adi_lite.cli.train import (
+    BuiltIn,
+    Method,
+    OwnTables,
+    Seed,
+    Settings,
+    check_goes_on,
+    epoch_line,
+    fitted,
+    keep_run,
+    plan_run,
+    report_of,
+)
 from adi_lite.training.checkpoint import SHARDS_FILE
 from adi_lite.training.distributed import fit_distributed
 from adi_lite.training.log import RunLog
@@ -27,14 +38,14 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def train(
     out: Annotated[Path, typer.Option(help="Folder of the run, which all processes see.")],
-    data: Annotated[Path | None, typer.Option(help="Folder of your own tables; see adi-lite data check.")] = None,
-    dataset: Annotated[str, typer.Option(help="Name of a built-in data set.")] = "xmarket",
-    model: Annotated[str, typer.Option(help="Method: " + ", ".join(NETWORKS) + ".")] = "adi",
-    config: Annotated[str, typer.Option(help="tuned, as_published, or a YAML file of settings.")] = "tuned",
+    data: OwnTables = None,
+    dataset: BuiltIn = "xmarket",
+    model: Method = "adi",
+    config: Settings = "tuned",
     markets: Markets = None,
     valid: Valid = None,
     test: Test = None,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Seed = 0,
     change: Changes = None,
     device: Annotated[Literal["cpu", "cuda"], typer.Option(help="cuda: one GPU for each process.")] = "cpu",
     resume: Annotated[

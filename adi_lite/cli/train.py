@@ -43,18 +43,24 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
+OwnTables = Annotated[Path | None, typer.Option(help="Folder of your own tables; see adi-lite data check.")]
+BuiltIn = Annotated[str, typer.Option(help="Name of a built-in data set.")]
+Method = Annotated[str, typer.Option(help="Method: " + ", ".join(NETWORKS) + ".")]
+Settings = Annotated[str, typer.Option(help="tuned, as_published, or a YAML file of settings.")]
+Seed = Annotated[int, typer.Option(min=0)]
+
 
 @app.command()
 def train(
     out: Annotated[Path, typer.Option(help="Folder of the run: checkpoints, model, settings, logs.")],
-    data: Annotated[Path | None, typer.Option(help="Folder of your own tables; see adi-lite data check.")] = None,
-    dataset: Annotated[str, typer.Option(help="Name of a built-in data set.")] = "xmarket",
-    model: Annotated[str, typer.Option(help="Method: " + ", ".join(NETWORKS) + ".")] = "adi",
-    config: Annotated[str, typer.Option(help="tuned, as_published, or a YAML file of settings.")] = "tuned",
+    data: OwnTables = None,
+    dataset: BuiltIn = "xmarket",
+    model: Method = "adi",
+    config: Settings = "tuned",
     markets: Markets = None,
     valid: Valid = None,
     test: Test = None,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Seed = 0,
     change: Changes = None,
     resume: Annotated[bool, typer.Option(help="Go on from the last finished epoch in OUT.")] = False,
     as_json: Json = False,

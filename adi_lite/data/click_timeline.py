@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 
 from adi_lite.data.click_columns import ItemColumns, Rows, UserColumns, latest_distinct, sorted_rows
-from adi_lite.data.click_log import HOUR, SECOND, ClickLog, TimeSplit, in_words
+from adi_lite.data.click_log import HOUR, SECOND, ClickLog, TimeSplit, Validation, in_words
 from adi_lite.data.schema import Interactions, MultiDomainDataset, Ragged, Schema, Snapshot
 
 AliveIn = Literal["domain", "any"]
@@ -179,6 +179,32 @@ class Timeline:
             "repeated clicks": ", ".join(f"{s} {n:,}" for s, n in repeats.items())
             + " of the same user, item and domain within a split are dropped",
         }
+
+
+def cut_log(
+    log: ClickLog,
+    *,
+    name: str,
+    notes: Mapping[str, str],
+    test_start: str,
+    train_days: float = 1,
+    valid_days: float = 1,
+    test_days: float = 1,
+    validation: Validation = "day",
+    sample: float | None = None,
+    seed: int = 0,
+    windows: Sequence[int] = (1, 3, 6, 24),
+    **options,
+) -> Timeline:
+    """The timeline of a log by the options of its loader: lengths of the splits, a sample of the users, and the rest."""
+    split = TimeSplit.days(
+        test_start, train_days=train_days, valid_days=valid_days, test_days=test_days, validation=validation
+    )
+    users, notes = None, dict(notes)
+    if sample is not None:
+        users = log.draw_users(sample, seed)
+        notes["sample"] = f"records of a random {sample:g} of the users (seed {seed}), statistics of all"
+    return Timeline(log, split, name=name, notes=notes, users=users, windows=tuple(windows), **options)
 
 
 def _check_options(alive_hours: float, alive_in: str, max_history: int, windows: tuple[int, ...]) -> None:

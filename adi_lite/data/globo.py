@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from adi_lite.data.click_log import Attributes, ClickLog, TimeSplit, Validation, names_of
-from adi_lite.data.click_timeline import AliveIn, Timeline
+from adi_lite.data.click_log import Attributes, ClickLog, Validation, names_of
+from adi_lite.data.click_timeline import AliveIn, Timeline, cut_log
 from adi_lite.data.globo_files import CONTEXT, TERMS, GloboFiles, read_globo
 from adi_lite.data.schema import Interactions, MultiDomainDataset
 
@@ -102,40 +102,14 @@ def globo_hours(**options) -> Iterator[tuple[MultiDomainDataset, Interactions]]:
 def globo_timeline(
     domains: Sequence[str] | str = DOMAINS,
     *,
-    test_start: str = TEST_START,
-    train_days: float = 1,
-    valid_days: float = 1,
-    test_days: float = 1,
-    validation: Validation = "day",
-    alive_hours: float = 48,
-    alive_in: AliveIn = "domain",
-    max_history: int = 50,
-    windows: Sequence[int] = (1, 3, 6, 24),
-    sample: float | None = None,
-    seed: int = 0,
     root: str | Path | None = None,
+    **options,
 ) -> Timeline:
     """The log and its splits; arguments and errors as of :func:`load_globo`."""
-    split = TimeSplit.days(
-        test_start, train_days=train_days, valid_days=valid_days, test_days=test_days, validation=validation
-    )
     files = read_globo(None if root is None else Path(root))
     log = make_log(names_of(domains), files)
     notes = {"files": files.check, "terms": TERMS, "domains": "types of referrer; the codes' meaning is not published"}
-    users = None if sample is None else log.draw_users(sample, seed)
-    if users is not None:
-        notes["sample"] = f"records of a random {sample:g} of the users (seed {seed}), statistics of all"
-    return Timeline(
-        log,
-        split,
-        name="globo",
-        notes=notes,
-        users=users,
-        alive_hours=alive_hours,
-        alive_in=alive_in,
-        max_history=max_history,
-        windows=tuple(windows),
-    )
+    return cut_log(log, name="globo", notes=notes, **{"test_start": TEST_START, **options})
 
 
 def make_log(domains: tuple[str, ...], files: GloboFiles) -> ClickLog:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from adi_lite.data.click_log import ClickLog, TimeSplit, Validation, names_of
-from adi_lite.data.click_timeline import AliveIn, Timeline
+from adi_lite.data.click_log import ClickLog, Validation, names_of
+from adi_lite.data.click_timeline import AliveIn, cut_log
 from adi_lite.data.kuairand_files import KuaiRandFiles, read_kuairand
 from adi_lite.data.schema import MultiDomainDataset
 
@@ -56,24 +56,22 @@ def load_kuairand(
         DataFileError: a file is not the published one.
         ValueError: an option that makes no sense, or a split without clicks.
     """
-    split = TimeSplit.days(
-        test_start, train_days=train_days, valid_days=valid_days, test_days=test_days, validation=validation
-    )
     files = read_kuairand(None if root is None else Path(root))
-    log, notes = make_log(names_of(domains), files), dict(files.notes)
-    users = None if sample is None else log.draw_users(sample, seed)
-    if users is not None:
-        notes["sample"] = f"records of a random {sample:g} of the users (seed {seed}), statistics of all"
-    return Timeline(
-        log,
-        split,
+    return cut_log(
+        make_log(names_of(domains), files),
         name="kuairand",
-        notes=notes,
-        users=users,
+        notes=files.notes,
+        test_start=test_start,
+        train_days=train_days,
+        valid_days=valid_days,
+        test_days=test_days,
+        validation=validation,
         alive_hours=alive_hours,
         alive_in=alive_in,
         max_history=max_history,
-        windows=tuple(windows),
+        windows=windows,
+        sample=sample,
+        seed=seed,
     ).dataset()
 
 

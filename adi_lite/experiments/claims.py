@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from adi_lite.evaluation.intervals import Interval, interval_from, resampled_means
+from adi_lite.evaluation.results import Evaluation
 from adi_lite.evaluation.significance import AVERAGE, holm
 from adi_lite.experiments.plans import Claim
 from adi_lite.experiments.runner import PlanResult
+from adi_lite.experiments.tables import LEVEL
 
-LEVEL = 0.05
 HOLDS, OPEN, REVERSED = "holds", "open", "does not hold"
 
 
@@ -68,15 +69,14 @@ def judge(
         if len(where) > 1:
             inside = np.isin(first.domain, [present[i] for i in where])
             parts[AVERAGE] = (point[where].mean(0), resampled[:, where].mean(1), inside)
-        number = {first.domains[d]: d for d in present}
-        found += [replace(j, number=number.get(j.domain)) for j in _judge(claim, parts, seeds, first.user)]
+        found += _judge(claim, parts, seeds, first)
     return found
 
 
-def _judge(claim: Claim, parts: Mapping, seeds: Mapping[str, np.ndarray], user: np.ndarray) -> list[Judgement]:
+def _judge(claim: Claim, parts: Mapping, seeds: Mapping[str, np.ndarray], first: Evaluation) -> list[Judgement]:
     margins = {
         domain: [
-            interval_from(means, draws, [seeds[claim.better], seeds[worse]], len(np.unique(user[inside])))
+            interval_from(means, draws, [seeds[claim.better], seeds[worse]], len(np.unique(first.user[inside])))
             for worse in claim.worse
         ]
         for domain, (means, draws, inside) in parts.items()
@@ -87,7 +87,8 @@ def _judge(claim: Claim, parts: Mapping, seeds: Mapping[str, np.ndarray], user: 
         lead = np.array([m.estimate for m in each])
         significant = p < LEVEL
         outcome = REVERSED if (significant & (lead < 0)).any() else HOLDS if significant.all() else OPEN
-        out.append(Judgement(claim, domain, outcome, each[int(lead.argmin())]))
+        number = None if domain == AVERAGE else first.domains.index(domain)
+        out.append(Judgement(claim, domain, outcome, each[int(lead.argmin())], number))
     return out
 
 

@@ -8,8 +8,9 @@ on the day after the training day, with nothing left out.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
-from adi_lite.experiments.plans import Claim, Plan, Profile, ProfileName, Row
+from adi_lite.experiments.plans import REFERENCES, Claim, Plan, Profile, ProfileName, Row
 
 KS = (100, 500, 1000)
 SHARED = (1, 2, 3, 4, 5)
@@ -63,16 +64,14 @@ TABLE2_ROWS = (
 
 _BASELINES = ("dnn_single", "dnn", "shared_bottom", "cross_stitch", "mmoe", "ple")
 
-TABLE2 = Plan(
+_plan = partial(Plan, profiles={}, protocols=("corpus",), ks=KS, main="adi_se", exclude_seen=False)
+"""What all have in common; :func:`on` gives the profiles."""
+
+TABLE2 = _plan(
     name="table2",
     title="Table 2: overall performance on the industrial log",
     rows=TABLE2_ROWS,
-    profiles={},
-    protocols=("corpus",),
-    ks=KS,
-    main="adi_se",
     paper_table=2,
-    exclude_seen=False,
     claims=(
         Claim("ADI-SE is ahead of every baseline (5.2)", "adi_se", _BASELINES),
         Claim("More shared networks help: ADI-SE (MAX) is ahead of ADI-SE (5.2)", "adi_se_max", ("adi_se",)),
@@ -85,7 +84,7 @@ TABLE2 = Plan(
     ),
 )
 
-TABLE6 = Plan(
+TABLE6 = _plan(
     name="table6",
     title="Table 6: variants of the fusion layer",
     rows=(
@@ -93,19 +92,14 @@ TABLE6 = Plan(
         _adi("adi_network_mul", "Network-Mul", "Network-Mul", fusion="network_mul"),
         replace(ADI_SE, title="CONCAT", paper="CONCAT"),
     ),
-    profiles={},
-    protocols=("corpus",),
-    ks=KS,
-    main="adi_se",
     paper_table=6,
-    exclude_seen=False,
     claims=(
         Claim("CONCAT is ahead of SUM and of Network-Mul (5.3.1)", "adi_se", ("adi_sum", "adi_network_mul")),
         Claim("Network-Mul is ahead of SUM (5.3.1)", "adi_network_mul", ("adi_sum",)),
     ),
 )
 
-TABLE7 = Plan(
+TABLE7 = _plan(
     name="table7",
     title="Table 7: ablation study",
     rows=(
@@ -121,12 +115,7 @@ TABLE7 = Plan(
             norm="bn",
         ),
     ),
-    profiles={},
-    protocols=("corpus",),
-    ks=KS,
-    main="adi_se",
     paper_table=7,
-    exclude_seen=False,
     claims=(
         Claim("Self-training helps (Table 7)", "adi_se", ("without_st",)),
         Claim("The adaptation layer helps (Table 7)", "without_st", ("without_st_dial",)),
@@ -134,7 +123,7 @@ TABLE7 = Plan(
     ),
 )
 
-TABLE8 = Plan(
+TABLE8 = _plan(
     name="table8",
     title="Table 8: placements of the SE-block",
     rows=(
@@ -142,12 +131,7 @@ TABLE8 = Plan(
         replace(ADI_SE, title="3-SE", paper="3-SE"),
         _adi("se_network", "4-SE", "4-SE", se_placement="network"),
     ),
-    profiles={},
-    protocols=("corpus",),
-    ks=KS,
-    main="adi_se",
     paper_table=8,
-    exclude_seen=False,
     claims=(
         Claim("3-SE is ahead of 1-SE (5.3.4)", "adi_se", ("se_global",)),
         Claim("3-SE is ahead of 4-SE (5.3.4)", "adi_se", ("se_network",)),
@@ -167,15 +151,11 @@ def _figure3_rows() -> tuple[Row, ...]:
     return tuple(rows)
 
 
-FIGURE3 = Plan(
+FIGURE3 = _plan(
     name="figure3",
     title="Figure 3: the number of shared networks",
     rows=_figure3_rows(),
-    profiles={},
-    protocols=("corpus",),
-    ks=KS,
     main="adi_1",
-    exclude_seen=False,
     claims=(
         Claim("ADI gains from more shared networks (5.3.3)", "adi_5", ("adi_1",)),
         Claim("PLE gains from more shared networks (5.3.3)", "ple_5", ("ple_1",)),
@@ -185,8 +165,7 @@ FIGURE3 = Plan(
     ),
 )
 
-_POPULARITY = Row("popularity", "Popularity", "popularity", reference=True)
-_ITEM_KNN = Row("item_knn", "ItemKNN", "item_knn", reference=True)
+_POPULARITY, _ITEM_KNN = REFERENCES[:2]
 _RECENT = tuple(
     Row(f"recent_{h}", f"Popularity, last {h} h", "recent_popularity", {"hours": h}, reference=True) for h in (3, 24)
 )
