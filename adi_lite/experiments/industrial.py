@@ -33,9 +33,9 @@ PROFILES_OF: dict[str, dict[ProfileName, Profile]] = {
         "full": Profile("simulator", 5, options={"preset": "full"}),
     },
     "globo": {
-        "smoke": Profile("globo-sample", 2, 0.4, _SMALL, _GLOBO),
-        "quick": Profile("globo", 1, 0.5, {}, {**_GLOBO, "sample": 0.05}),
-        "full": Profile("globo", 5, options=_GLOBO),
+        "smoke": Profile("globo-sample", 2, 0.5, _SMALL, {**_GLOBO, "refresh_hours": 6}),
+        "quick": Profile("globo", 1, 0.5, {}, {**_GLOBO, "sample": 0.05, "refresh_hours": 6}),
+        "full": Profile("globo", 5, options={**_GLOBO, "refresh_hours": 1}),
     },
     "kuairand": {
         "smoke": Profile("kuairand-sample", 2, 0.4, _SMALL, _KUAIRAND),
