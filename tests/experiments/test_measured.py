@@ -1,5 +1,7 @@
 """Published measurements as tables, and that their goals are what the project says."""
 
+import json
+
 import pytest
 
 from adi_lite.experiments import measured as module
@@ -11,6 +13,7 @@ from adi_lite.experiments.measured import (
     search_table,
     step_table,
     train_table,
+    trials_table,
 )
 
 NAMES = ("benchmarks", "retrieval_speed", "serving_flat", "serving_hnsw")
@@ -56,3 +59,17 @@ def test_goals_are_reached_in_full_runs():
         1000,
     )
     assert retrieval["search"]["faiss_topk"]["times_faiss"] <= 1.1 and retrieval["same_lists"]
+
+
+def test_trials_side_by_side(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "PUBLISHED", tmp_path)
+    with pytest.raises(FileNotFoundError, match="adi-lite tune all --dataset shop"):
+        trials_table("shop", "recall@10")
+    folder = tmp_path / "tuning" / "shop"
+    folder.mkdir(parents=True)
+    trials = [{"settings": {}, "recall@10": 0.2}, {"settings": {"epochs": 2, "dropout": 0.1}, "recall@10": 0.3}]
+    (folder / "adi.json").write_text(json.dumps(trials))
+    (folder / "dnn.json").write_text(json.dumps(trials[:1]))
+    table = trials_table("shop", "recall@10")
+    assert list(table.index) == ["the frame as it is", "epochs 2, dropout 0.1", "best"]
+    assert table.loc["best"].to_dict() == {"adi": 0.3, "dnn": 0.2} and table.loc["epochs 2, dropout 0.1"].isna()["dnn"]

@@ -45,7 +45,8 @@ def test_every_line_has_a_configuration_in_every_size(plan, profile):
         whole = row_config(row, plan.profile("full"), dataset, 0)
         config = row_config(row, size, dataset, 3)
         assert config.model.method == row.method and config.train.seed == 3
-        assert 1 <= config.train.epochs == max(1, round(whole.train.epochs * size.epochs))
+        epochs = size.changes.get("epochs", whole.train.epochs)
+        assert 1 <= config.train.epochs == max(1, round(epochs * size.epochs))
         assert config.train.patience is None, "a plan trains without a validation split"
         for name, value in size.changes.items():
             if name not in row.changes:

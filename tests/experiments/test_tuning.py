@@ -12,7 +12,8 @@ from adi_lite.data.xmarket_sample import load_xmarket_sample
 from adi_lite.experiments import tuning
 from adi_lite.experiments.named import named_config
 from adi_lite.experiments.references import REFERENCES
-from adi_lite.experiments.tuning import REFERENCE_SPACE, SPACE, draw_trials, tune
+from adi_lite.experiments.store import PUBLISHED
+from adi_lite.experiments.tuning import REFERENCE_SPACE, SEARCHES, SPACE, Search, draw_trials, tune
 from adi_lite.models.registry import NETWORKS
 
 SMALL = {"dim": 8, "out_dim": 8, "epochs": 1, "batch_size": 1024}
@@ -56,11 +57,26 @@ def test_another_seed_draws_other_points():
 
 
 @pytest.mark.parametrize("method", NETWORKS)
-def test_every_point_is_a_configuration(method):
-    for name, values in SPACE.items():
+@pytest.mark.parametrize("dataset", ["xmarket", *SEARCHES])
+def test_every_point_is_a_configuration(method, dataset):
+    search = SEARCHES.get(dataset, Search())
+    for name, values in search.space.items():
         for value in values:
-            config = named_config("xmarket", "tuned", method, **{name: value})
+            changes = {**search.changes, **search.changes_of.get(method, {}), name: value}
+            config = named_config(dataset, "tuned", method, **changes)
             assert value in (getattr(config.model, name, None), getattr(config.train, name, None))
+
+
+@pytest.mark.parametrize("dataset", SEARCHES)
+def test_settings_are_the_best_of_the_published_trials(dataset):
+    """Every method had as many trials, the same ones; its configuration is the one that was best on validation data."""
+    folder, search = PUBLISHED / "tuning" / dataset, SEARCHES[dataset]
+    found = {method: json.loads((folder / f"{method}.json").read_text()) for method in NETWORKS}
+    tried = [[t["settings"] for t in trials] for trials in found.values()]
+    assert all(each == tried[0] for each in tried) and len(tried[0]) > 1
+    for method, trials in found.items():
+        best = max(trials, key=lambda t: t[search.metric])["settings"]
+        assert named_config(dataset, "tuned", method, **best) == named_config(dataset, "tuned", method)
 
 
 def test_every_reference_has_a_space():
