@@ -30,6 +30,8 @@ from book.normalise import normalise, stderr_of, take_parameters
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS, BOOK, BUILD = ROOT / "notebooks", ROOT / "book", ROOT / "_build"
 HEARTBEAT_S = 20.0
+LAST = "00"
+"""The front page of the results sums up what the other pages ran."""
 
 
 class NotebookError(RuntimeError):
@@ -163,8 +165,8 @@ def _elapsed(start: float) -> str:
 
 
 def _chosen(only: str) -> list[Path]:
-    """The notebooks, in order; ``only`` names some by the start of their names."""
-    every = sorted(NOTEBOOKS.glob("[!.]*.ipynb"))
+    """The notebooks, in the order in which they run; ``only`` names some by the start of their names."""
+    every = sorted(NOTEBOOKS.glob("[!.]*.ipynb"), key=lambda n: (n.name.startswith(LAST), n.name))
     starts = [s for s in only.split(",") if s]
     if lost := [s for s in starts if not any(n.name.startswith(s) for n in every)]:
         sys.exit(f"error: no notebook starts with {', '.join(lost)}; there are {', '.join(n.stem for n in every)}")

@@ -28,6 +28,10 @@ Report = Callable[[str], None]
 """Called with a line of text as a plan goes on."""
 
 
+class MissingRunsError(LookupError):
+    """Runs of a plan are not stored, and were not to be trained."""
+
+
 @dataclass(frozen=True)
 class PlanResult:
     """The runs of a plan by line, with the data set's facts. A line's runs are in the order of their seeds."""
@@ -60,6 +64,7 @@ def run_plan(
     *,
     only: tuple[str, ...] = (),
     reuse: bool = True,
+    train: bool = True,
     report: Report | None = None,
     data: MultiDomainDataset | None = None,
     store: Store | None = None,
@@ -71,9 +76,13 @@ def run_plan(
         profile: its size: smoke, quick or full.
         only: labels of the lines to run; all by default.
         reuse: take runs that are stored already; False trains all again, as a check of the code must.
+        train: False gives a plan whose runs are all stored, and refuses any other.
         report: called with a line of text before and after each run.
         data: run on this data set, whose runs are known by its content; by default, the profile's is loaded.
         store: where runs are kept; by default, a folder for the profile.
+
+    Raises:
+        MissingRunsError: ``train`` is False, and some run is not stored.
     """
     say = report or (lambda text: None)
     size = plan.profile(profile)
@@ -81,6 +90,10 @@ def run_plan(
     data = load_for(size, say) if data is None else data
     store = store or Store(runs_folder() / profile, PUBLISHED / "runs" if profile == "full" else None)
     jobs = list(_jobs(plan, size, only))
+    if not train:
+        missing = sum(store.find(_key(plan, row, size, config, data) | content) is None for row, config in jobs)
+        if missing:
+            raise MissingRunsError(f"{missing} of {len(jobs)} runs are not there at the profile {profile!r}")
     runs: dict[str, list[StoredRun]] = {}
     started = time.perf_counter()
     for n, (row, config) in enumerate(jobs, 1):

@@ -120,3 +120,16 @@ def test_the_scorer_keeps_its_own_data(data):
     before = scorer.scores(torch.arange(5), 0)
     permutation_importance(scorer, data.replace(valid=data.valid.take(torch.arange(20))), "item", "recall@10")
     assert torch.equal(scorer.scores(torch.arange(5), 0), before)
+
+
+def test_fewer_records_are_drawn_by_the_seed(data):
+    scorer = ModelScorer(dict.fromkeys(range(data.num_domains), model_of(data, "se")), data)
+    records = len(data.valid)
+    whole, all_of_them = (
+        permutation_importance(scorer, data, "item", "recall@5", max_records=n) for n in (None, records)
+    )
+    some, same, other = (
+        permutation_importance(scorer, data, "item", "recall@5", max_records=records // 2, seed=s) for s in (0, 0, 1)
+    )
+    assert whole.equals(all_of_them) and some.equals(same)
+    assert not some.equals(whole) and not some.equals(other)

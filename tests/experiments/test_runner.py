@@ -13,7 +13,7 @@ from adi_lite.experiments import runner
 from adi_lite.experiments.named import reference_settings
 from adi_lite.experiments.plans import Plan, Profile, Row
 from adi_lite.experiments.references import build_reference
-from adi_lite.experiments.runner import load_for, row_config, run_plan, run_row
+from adi_lite.experiments.runner import MissingRunsError, load_for, row_config, run_plan, run_row
 from adi_lite.training.trainer import fit
 
 SMALL = {"dim": 8, "out_dim": 8, "hidden": (8,), "batch_size": 1024, "epochs": 4}
@@ -169,3 +169,15 @@ def test_a_sample_stands_in_for_data_out_of_reach_but_never_for_damaged_data(mon
     monkeypatch.setattr(runner, "load_dataset", give(DataFileError("altered")))
     with pytest.raises(DataFileError, match="altered"):
         load_for(size)
+
+
+def test_a_plan_is_read_without_training_only_when_all_its_runs_are_there(trainings):
+    with pytest.raises(MissingRunsError, match="3 of 3 runs are not there at the profile 'smoke'"):
+        run_plan(smaller(seeds=1), "smoke", train=False)
+    whole = run_plan(smaller(seeds=1), "smoke")
+    done = len(trainings)
+    again = run_plan(smaller(seeds=1), "smoke", train=False)
+    assert len(trainings) == done and again.runs.keys() == whole.runs.keys()
+    with pytest.raises(MissingRunsError, match="2 of 5 runs"):
+        run_plan(smaller(seeds=2), "smoke", train=False)
+    assert len(trainings) == done
