@@ -162,7 +162,7 @@ class _Run:
             if train.fixed_negatives
             else Objective(data, train, self.ranks)
         )
-        self.self_training = train.self_training and SelfTraining(data, train.self_training)
+        self.self_training = train.self_training and SelfTraining(data, train.self_training, self.ranks)
         self.epochs: list[dict] = []
         self.best_epoch, self.best_metric, self.best_weights = 0, -1.0, {}
         if resume and out is not None and (out / self.resume_file).exists():
@@ -240,10 +240,14 @@ class _Run:
         return result
 
     def _weigh(self, losses: Tensor, record: Tensor) -> Tensor:
-        """Eq. (27): the sum over records plus, weighted, the sum over pseudo-labels."""
+        """Eq. (27): the sum over records plus, weighted, the sum over pseudo-labels, of this process's ``losses``.
+
+        ``record`` is that of the whole batch.
+        """
         if not self.self_training:
             return losses.sum()
-        return torch.where(record < 0, self.config.train.self_training.weight, 1.0) @ losses
+        pseudo = record[self.ranks.share(len(record))].to(losses.device) < 0
+        return torch.where(pseudo, self.config.train.self_training.weight, 1.0) @ losses
 
     def _schedule(self, epoch: int, step: int) -> None:
         if self.config.train.schedule == "constant":
