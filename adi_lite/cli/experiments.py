@@ -65,27 +65,31 @@ def tune(
     as_json: Json = False,
 ) -> None:
     """Random search on the validation split; every method gets the same number of trials."""
-    from adi_lite.experiments.tuning import REFERENCE_SPACE
-    from adi_lite.experiments.tuning import tune as search
+    from adi_lite.experiments.tuning import SEARCHES, Search
+    from adi_lite.experiments.tuning import tune as run_trials
 
-    choices = (*NETWORKS, *REFERENCE_SPACE)
+    search = SEARCHES.get(dataset, Search())
+    choices = (*NETWORKS, *search.references)
     methods = choices if method == "all" else (method,)
     if methods[0] not in choices:
         raise ValueError(f"unknown method {method!r}; choose all, {', '.join(choices)}")
     check_folder_free(out)
-    data, best = load_dataset(known(dataset)), {}
+    data, best = load_dataset(known(dataset), **search.options), {}
     for name in methods:
-        found = search(
+        found = run_trials(
             data,
             dataset,
             name,
             trials,
             out / f"{name}.json",
             seed=seed,
-            changes=changes_of(change or []),
+            metric=search.metric,
+            changes=search.changes | search.changes_of.get(name, {}) | changes_of(change or []),
+            space=None if name in search.references else search.space,
+            exclude_seen=search.exclude_seen,
             report=lambda t: console.print(
-                f"{t['method']}: {t['recall@10']:.4f} in {t['seconds']:.0f} s {t['settings']}"
+                f"{t['method']}: {t[search.metric]:.4f} in {t['seconds']:.0f} s {t['settings']}"
             ),
         )
         best[name] = found[0]
-    show(best, as_json, lambda: show_lines({n: f"{b['recall@10']:.4f} {b['settings']}" for n, b in best.items()}))
+    show(best, as_json, lambda: show_lines({n: f"{b[search.metric]:.4f} {b['settings']}" for n, b in best.items()}))

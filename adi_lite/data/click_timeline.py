@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 
 from adi_lite.data.click_columns import ItemColumns, Rows, UserColumns, latest_distinct, sorted_rows
 from adi_lite.data.click_log import HOUR, SECOND, ClickLog, TimeSplit, Validation, in_words
-from adi_lite.data.schema import Interactions, MultiDomainDataset, Ragged, Schema, Snapshot
+from adi_lite.data.schema import Interactions, MultiDomainDataset, Period, Ragged, Schema, Snapshot
 
 AliveIn = Literal["domain", "any"]
 
@@ -36,6 +37,8 @@ class Timeline:
         alive_in: "domain": clicks in the domain itself make an item alive there; "any": clicks in any of the domains.
         max_history: past items of a user that are kept, the latest distinct ones over all domains.
         windows: hours over which an item's clicks are counted, ascending.
+        refresh_hours: training is cut into periods of so many hours, and a record learns from what was known at the
+            beginning of its period. None: from what was known at the beginning of training.
 
     Raises:
         ValueError: an option that makes no sense, or a split without clicks.
@@ -53,8 +56,10 @@ class Timeline:
         alive_in: AliveIn = "domain",
         max_history: int = 50,
         windows: tuple[int, ...] = (1, 3, 6, 24),
+        refresh_hours: float | None = None,
     ) -> None:
-        _check_options(alive_hours, alive_in, max_history, windows)
+        _check_options(alive_hours, alive_in, max_history, windows, refresh_hours)
+        self.refresh = None if refresh_hours is None else round(refresh_hours * HOUR)
         self.log, self.split, self.name, self.notes = log, split, name, dict(notes or {})
         self.alive, self.alive_in, self.max_history = round(alive_hours * HOUR), alive_in, max_history
         start, end = split.train[0], split.test[1]
@@ -131,6 +136,7 @@ class Timeline:
         train = self.at(*self.split.train)
         records = {split: self.records(*window) for split, window in windows.items()}
         snapshots = {split: self.at(*window) for split, window in windows.items() if split != "train"}
+        periods = tuple(self._periods())
         return MultiDomainDataset(
             name=self.name,
             schema=self.schema,
@@ -144,6 +150,7 @@ class Timeline:
             catalogues=self._catalogues(self.split.train[0] - self.alive, self.split.train[1]),
             history=train.history,
             snapshots=snapshots,
+            periods=periods,
             notes={**self.notes, **self._notes(records, snapshots)},
         )
 
@@ -157,7 +164,16 @@ class Timeline:
             end = min(start + HOUR, self.split.test[1])
             records = self.records(start, end)
             if len(records):
-                yield data.replace(**vars(self.at(start, end)), test=records, snapshots={}), records
+                yield data.replace(**vars(self.at(start, end)), test=records, snapshots={}, periods=()), records
+
+    def _periods(self) -> Iterator[Period]:
+        """The periods of training that have records, if it is cut into any."""
+        first, last = self.split.train
+        for start in range(first, last, self.refresh) if self.refresh else ():
+            end = min(start + self.refresh, last)
+            if len(self._own(start, end)):
+                known = replace(self.at(start, end), catalogues=self._catalogues(start - self.alive, end))
+                yield Period(start // SECOND, known)
 
     def _notes(self, records: Mapping[str, Interactions], snapshots: Mapping[str, Snapshot]) -> dict[str, str]:
         log, windows = self.log, self.split.windows()
@@ -176,6 +192,7 @@ class Timeline:
             "catalogue": f"items clicked in {'the domain' if self.alive_in == 'domain' else 'any domain'} in the {self.alive / HOUR:g} h before the split (in training: "
             "and during it)",
             "positives outside the catalogue (misses)": ", ".join(missing),
+            **({"columns of training": f"refreshed every {self.refresh / HOUR:g} h"} if self.refresh else {}),
             "repeated clicks": ", ".join(f"{s} {n:,}" for s, n in repeats.items())
             + " of the same user, item and domain within a split are dropped",
         }
@@ -207,11 +224,15 @@ def cut_log(
     return Timeline(log, split, name=name, notes=notes, users=users, windows=tuple(windows), **options)
 
 
-def _check_options(alive_hours: float, alive_in: str, max_history: int, windows: tuple[int, ...]) -> None:
+def _check_options(
+    alive_hours: float, alive_in: str, max_history: int, windows: tuple[int, ...], refresh_hours: float | None
+) -> None:
     if not alive_hours > 0:
         raise ValueError(f"alive_hours must be positive, got {alive_hours}")
     if alive_in not in ("domain", "any"):
         raise ValueError(f"alive_in must be 'domain' or 'any', got {alive_in!r}")
+    if refresh_hours is not None and not refresh_hours * HOUR >= SECOND:
+        raise ValueError(f"refresh_hours must be at least a second's, or None, got {refresh_hours}")
     if max_history < 1:
         raise ValueError(f"max_history must be at least 1, got {max_history}")
     if not windows or list(windows) != sorted(set(windows)) or windows[0] < 1:

@@ -33,6 +33,7 @@ def load_globo(
     alive_hours: float = 48,
     alive_in: AliveIn = "domain",
     max_history: int = 50,
+    refresh_hours: float | None = None,
     windows: Sequence[int] = (1, 3, 6, 24),
     sample: float | None = None,
     seed: int = 0,
@@ -58,6 +59,8 @@ def load_globo(
         alive_hours: a domain's catalogue holds the items clicked in it in so many hours before the split.
         alive_in: "any" counts clicks in any of ``domains`` instead of those in the domain itself.
         max_history: latest distinct items of a user's history.
+        refresh_hours: training records learn from what was known at the beginning of their period of so many hours, 24
+            for each day by what was known at its start; None: from what was known when training begins.
         windows: hours over which an item's clicks are counted.
         sample: share of the users whose records are kept, for quick trials; None keeps all. Catalogues and the statistics
             of items stay those of everybody.
@@ -79,6 +82,7 @@ def load_globo(
         alive_hours=alive_hours,
         alive_in=alive_in,
         max_history=max_history,
+        refresh_hours=refresh_hours,
         windows=windows,
         sample=sample,
         seed=seed,

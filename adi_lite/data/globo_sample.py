@@ -38,6 +38,7 @@ def load_globo_sample(
     alive_hours: float = 48,
     alive_in: AliveIn = "domain",
     max_history: int = 50,
+    refresh_hours: float | None = None,
     windows: Sequence[int] = (1, 3, 6, 24),
     sample: float | None = None,
     seed: int = 0,
@@ -54,6 +55,7 @@ def load_globo_sample(
         alive_hours=alive_hours,
         alive_in=alive_in,
         max_history=max_history,
+        refresh_hours=refresh_hours,
         windows=windows,
         sample=sample,
     ).dataset()

@@ -210,6 +210,15 @@ class Snapshot:
 
 
 @dataclass(frozen=True)
+class Period:
+    """A part of the training time, from ``begins`` (seconds, as timestamps are) to the next period, and what was known
+    when it began. Its catalogues hold the items of its own records as well: positives and negatives must exist there."""
+
+    begins: int
+    known: Snapshot
+
+
+@dataclass(frozen=True)
 class MultiDomainDataset:
     """Users, items and interactions of D domains.
 
@@ -227,6 +236,8 @@ class MultiDomainDataset:
             (:class:`adi_lite.data.encoders.Encoders`).
         snapshots: by split name, the columns at the beginning of that split, where they change with time; the data
             set's own columns are then those at the beginning of the training split. See :meth:`as_of`.
+        periods: the training time cut into periods, in order of time, where a record shall be learnt from what was known
+            at the beginning of its own period; see :meth:`train_periods`.
     """
 
     name: str
@@ -244,6 +255,7 @@ class MultiDomainDataset:
     notes: Mapping[str, str] = field(default_factory=dict)
     encoders: Encoders | None = None
     snapshots: Mapping[str, Snapshot] = field(default_factory=dict)
+    periods: tuple[Period, ...] = ()
 
     def __post_init__(self) -> None:
         _check(self)
@@ -293,10 +305,23 @@ class MultiDomainDataset:
         self.split(split)
         if split not in self.snapshots:
             return self
-        now = self.snapshots[split]
-        return self.replace(
-            users=now.users, items=now.items, catalogues=now.catalogues, history=now.history, snapshots={}
-        )
+        return self.replace(**vars(self.snapshots[split]), snapshots={}, periods=())
+
+    def train_periods(self) -> list[MultiDomainDataset]:
+        """The data set as training reads it: for each period with records, its records and what was known as it began.
+
+        Itself alone where training time is not cut into periods.
+        """
+        if not self.periods:
+            return [self]
+        begins = torch.tensor([p.begins for p in self.periods])
+        period = torch.searchsorted(begins, self.train.timestamp, right=True) - 1
+        parts = []
+        for n, each in enumerate(self.periods):
+            records = self.train.take(period == n)
+            if len(records):
+                parts.append(self.replace(**vars(each.known), train=records, snapshots={}, periods=()))
+        return parts
 
     def replace(self, **changes) -> MultiDomainDataset:
         return replace(self, **changes)
@@ -322,14 +347,32 @@ def _check(data: MultiDomainDataset) -> None:
     for split, snapshot in data.snapshots.items():
         if split not in ("train", "valid", "test"):
             raise ValueError(f"a snapshot of {split!r}: the splits are train, valid, test")
-        where = f"snapshot of {split}: "
-        _check_state(data, snapshot, where)
-        if data.schema.history != (snapshot.history is not None):
-            raise ValueError(f"{where}a history is needed exactly where the schema has history=True")
-        if snapshot.history is not None:
-            if len(snapshot.history) != len(data.user_ids):
-                raise ValueError(f"{where}history has {len(snapshot.history)} rows for {len(data.user_ids)} users")
-            _in_range(f"{where}history", snapshot.history.values, len(data.item_ids))
+        _check_snapshot(data, snapshot, f"snapshot of {split}: ")
+    for n, period in enumerate(data.periods):
+        _check_snapshot(data, period.known, f"training period {n}: ")
+    if data.periods:
+        _check_begins(data.train, [p.begins for p in data.periods])
+
+
+def _check_begins(train: Interactions, begins: list[int]) -> None:
+    if train.timestamp is None:
+        raise ValueError("training periods need the timestamps of the training records")
+    if sorted(set(begins)) != begins:
+        raise ValueError(f"training periods must be in order of time, each begin once, got {begins}")
+    if len(train) and int(train.timestamp.min()) < begins[0]:
+        raise ValueError(
+            f"a training record at {int(train.timestamp.min())} lies before the first period, which begins at {begins[0]}"
+        )
+
+
+def _check_snapshot(data: MultiDomainDataset, snapshot: Snapshot, where: str) -> None:
+    _check_state(data, snapshot, where)
+    if data.schema.history != (snapshot.history is not None):
+        raise ValueError(f"{where}a history is needed exactly where the schema has history=True")
+    if snapshot.history is not None:
+        if len(snapshot.history) != len(data.user_ids):
+            raise ValueError(f"{where}history has {len(snapshot.history)} rows for {len(data.user_ids)} users")
+        _in_range(f"{where}history", snapshot.history.values, len(data.item_ids))
 
 
 def _check_state(data: MultiDomainDataset, state: MultiDomainDataset | Snapshot, where: str) -> None:

@@ -82,3 +82,25 @@ def load_table(*results: dict) -> pd.DataFrame:
     table = pd.DataFrame.from_dict(rows, orient="index")
     table.index = pd.MultiIndex.from_tuples(rows, names=["index", "run"])
     return table
+
+
+def trials_table(dataset: str, metric: str) -> pd.DataFrame:
+    """What was tried on validation data: a line for each point of the search, a column for each method, best value last.
+
+    Raises:
+        FileNotFoundError: no trials of the data set are published.
+    """
+    folder = PUBLISHED / "tuning" / dataset
+    found = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+    if not found:
+        raise FileNotFoundError(
+            f"{folder} holds no trials; adi-lite tune all --dataset {dataset} --out {folder} makes them"
+        )
+    columns = {m: {_words(t["settings"]): t[metric] for t in trials} for m, trials in found.items()}
+    table = pd.DataFrame(columns)
+    table.loc["best"] = table.max()
+    return table.rename_axis(index="settings", columns=f"validation {metric}")
+
+
+def _words(settings: dict) -> str:
+    return ", ".join(f"{name} {value}" for name, value in settings.items()) or "the frame as it is"

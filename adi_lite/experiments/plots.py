@@ -137,3 +137,27 @@ def overlaps(table: pd.DataFrame, column: str, ax: Axes) -> None:
     ax.set_xticks(range(len(names)), names)
     ax.set_yticks(range(len(names)), names)
     ax.set_title(f"shared {column}")
+
+
+def by_the_hour(hourly: pd.DataFrame, titles: list[str], metric: str) -> Figure:
+    """A metric over the hours of a day, a panel each domain.
+
+    Args:
+        hourly: columns ``title``, ``domain``, ``hour`` and the metric; rows of one title, domain and hour are averaged.
+        titles: the lines, in the legend's order; at most four.
+    """
+    domains = list(dict.fromkeys(hourly["domain"]))
+    figure, axes = plt.subplots(1, len(domains), figsize=(3.2 * len(domains) + 1, 3.2), layout="constrained")
+    for ax, domain in zip(np.atleast_1d(axes), domains, strict=True):
+        for i, title in enumerate(titles):
+            own = hourly[(hourly["domain"] == domain) & (hourly["title"] == title)].groupby("hour")[metric].mean()
+            style = {"color": COLOURS[i], "marker": MARKERS[i], "linestyle": ("-", "--", "-.", ":")[i]}
+            ax.plot(own.index, own.to_numpy(), markersize=4, label=title, **style)
+        ax.set_title(domain)
+        ax.set_xlabel("hour of the day")
+        ax.set_xticks(range(0, 25, 6))
+        ax.grid(alpha=0.3)
+    np.atleast_1d(axes)[0].set_ylabel(metric.capitalize())
+    handles, labels = np.atleast_1d(axes)[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(titles), frameon=False)
+    return figure

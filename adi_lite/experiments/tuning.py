@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ import numpy as np
 from adi_lite.atomic import replacing
 from adi_lite.data.schema import MultiDomainDataset
 from adi_lite.evaluation.metrics import evaluate
+from adi_lite.experiments.industrial import ADI_SE, PROFILES_OF
 from adi_lite.experiments.named import named_config
 from adi_lite.experiments.references import build_reference
 from adi_lite.training.trainer import fit
@@ -39,6 +41,50 @@ REFERENCE_SPACE: dict[str, dict[str, list]] = {
     "ials": {"width": [64, 128], "unobserved_weight": [0.03, 0.1, 0.3], "regularization": [0.001, 0.003, 0.01]},
 }
 """Settings of the references. EASE is not pooled: its one matrix over all markets would not fit the memory budget."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """How a data set's settings are searched.
+
+    Attributes:
+        space: values of each setting that trials of models draw from.
+        metric: what is maximised, on the average over domains.
+        changes: settings changed for all trials.
+        changes_of: settings changed for all trials of a method, by its name.
+        options: options of the data set's loader.
+        exclude_seen: as in :func:`~adi_lite.evaluation.metrics.evaluate`.
+        references: methods beside the models.
+    """
+
+    space: dict[str, list] = field(default_factory=lambda: SPACE)
+    metric: str = "recall@10"
+    changes: dict = field(default_factory=dict)
+    changes_of: dict[str, dict] = field(default_factory=dict)
+    options: dict = field(default_factory=dict)
+    exclude_seen: bool = True
+    references: tuple[str, ...] = tuple(REFERENCE_SPACE)
+
+
+GLOBO_SPACE: dict[str, list] = {
+    "epochs": [2, 4],
+    "batch_size": [1024, 4096],
+    "learning_rate": [1e-3, 3e-3],
+    "embedding_learning_rate": [3e-3, 1e-2],
+    "dropout": [0.0, 0.2],
+}
+SEARCHES = {
+    "globo": Search(
+        space=GLOBO_SPACE,
+        metric="recall@100",
+        changes={"patience": None},  # the rate falls over epochs that are fixed
+        changes_of={"adi": ADI_SE.changes},
+        options=PROFILES_OF["globo"]["full"].options,
+        exclude_seen=False,
+        references=(),
+    )
+}
+"""Searches of data sets whose tables are made otherwise than the cross-market ones."""
 
 
 def draw_trials(space: dict[str, list], trials: int, seed: int) -> list[dict]:

@@ -71,8 +71,10 @@ def records_fingerprint(data: MultiDomainDataset) -> str:
     digest = hashlib.sha256()
     records = [c for part in (data.train, data.valid) for c in (part.user, part.item, part.domain)]
     columns = [*data.users.values(), *data.items.values(), data.history]
-    for then in data.snapshots.values():
+    for then in [*data.snapshots.values(), *(p.known for p in data.periods)]:
         columns += [*then.users.values(), *then.items.values(), then.history, *then.catalogues]
+    if data.periods:
+        digest.update(str([p.begins for p in data.periods]).encode())
     for column in [*records, *data.catalogues, *columns]:
         parts = () if column is None else (column.values, column.offsets) if isinstance(column, Ragged) else (column,)
         for tensor in parts:

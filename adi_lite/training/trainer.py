@@ -12,13 +12,13 @@ from urllib.parse import quote
 import torch
 from torch import Tensor
 
-from adi_lite.data.batches import iterate_batches
+from adi_lite.data.batches import Batch, iterate_batches
 from adi_lite.data.schema import MultiDomainDataset
 from adi_lite.evaluation.metrics import evaluate
 from adi_lite.models.scorer import ModelScorer
 from adi_lite.models.two_tower import ITEM_ID, TwoTower
 from adi_lite.training import checkpoint
-from adi_lite.training.config import Config
+from adi_lite.training.config import Config, TrainConfig
 from adi_lite.training.objective import FixedNegativesObjective, Objective
 from adi_lite.training.optim import (
     build_optimizers,
@@ -127,6 +127,19 @@ def domain_folder(name: str) -> str:
     return safe if len(safe) <= 120 else f"{safe[:100]}~{hashlib.sha256(name.encode()).hexdigest()[:16]}"
 
 
+class _Period:
+    """What training needs of one period of the training time: its records and, as they were known then, all else."""
+
+    def __init__(self, data: MultiDomainDataset, train: TrainConfig, ranks: OneProcess) -> None:
+        self.data, self.steps = data, -(-len(data.train) // train.batch_size)
+        self.objective = (
+            FixedNegativesObjective(data, train, _generator(train.seed, "negatives"), ranks)
+            if train.fixed_negatives
+            else Objective(data, train, ranks)
+        )
+        self.self_training = train.self_training and SelfTraining(data, train.self_training, ranks)
+
+
 class _Run:
     """The state of one model's training.
 
@@ -157,12 +170,7 @@ class _Run:
         self.ranks.place(self.model)
         self.optimizers = build_optimizers(self.model, train)
         self.rates = [[g["lr"] for g in o.param_groups] for o in self.optimizers]
-        self.objective = (
-            FixedNegativesObjective(data, train, _generator(train.seed, "negatives"), self.ranks)
-            if train.fixed_negatives
-            else Objective(data, train, self.ranks)
-        )
-        self.self_training = train.self_training and SelfTraining(data, train.self_training, self.ranks)
+        self.periods = [_Period(part, train, self.ranks) for part in data.train_periods()]
         self.epochs: list[dict] = []
         self.best_epoch, self.best_metric, self.best_weights = 0, -1.0, {}
         if resume and out is not None and (out / self.resume_file).exists():
@@ -200,17 +208,15 @@ class _Run:
         total = pseudo = 0.0
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(generator.initial_seed())  # dropout has no generator of its own
-            for step, batch in enumerate(
-                iterate_batches(self.data, train.batch_size, generator, shuffle=train.shuffle)
-            ):
+            for step, (period, batch) in enumerate(self._batches(generator)):
                 self._schedule(epoch, step)
                 size = len(batch)
-                if self.self_training:
+                if period.self_training:
                     portion = train.self_training.portion_at(epoch)
-                    labels = self.self_training.pseudo_labels(self.model, batch, portion)
+                    labels = period.self_training.pseudo_labels(self.model, batch, portion)
                     batch = merge(batch, labels, self.data.num_domains)
                     pseudo += len(labels)
-                losses = self.objective(self.model, batch, generator)
+                losses = period.objective(self.model, batch, generator)
                 loss = self._weigh(losses, batch.record) / size
                 for optimizer in self.optimizers:
                     optimizer.zero_grad()
@@ -228,7 +234,7 @@ class _Run:
             "seconds": seconds,
             "records_per_second": records / seconds,
         }
-        if self.self_training:
+        if train.self_training:
             result["pseudo_labels"] = int(pseudo)
         if not torch.isfinite(torch.tensor(result["loss"])):
             raise FloatingPointError(
@@ -239,12 +245,22 @@ class _Run:
             result["valid"] = self._validate()
         return result
 
+    def _batches(self, generator: torch.Generator) -> Iterator[tuple[_Period, Batch]]:
+        """One epoch: batches of one period each, in an order that mixes periods (in order of time without shuffling)."""
+        train = self.config.train
+        each = [iterate_batches(p.data, train.batch_size, generator, shuffle=train.shuffle) for p in self.periods]
+        turns = torch.arange(len(each)).repeat_interleave(torch.tensor([p.steps for p in self.periods]))
+        if train.shuffle and len(each) > 1:
+            turns = turns[torch.randperm(len(turns), generator=generator)]
+        for turn in turns.tolist():
+            yield self.periods[turn], next(each[turn])
+
     def _weigh(self, losses: Tensor, record: Tensor) -> Tensor:
         """Eq. (27): the sum over records plus, weighted, the sum over pseudo-labels, of this process's ``losses``.
 
         ``record`` is that of the whole batch.
         """
-        if not self.self_training:
+        if not self.config.train.self_training:
             return losses.sum()
         pseudo = record[self.ranks.share(len(record))].to(losses.device) < 0
         return torch.where(pseudo, self.config.train.self_training.weight, 1.0) @ losses
@@ -252,7 +268,7 @@ class _Run:
     def _schedule(self, epoch: int, step: int) -> None:
         if self.config.train.schedule == "constant":
             return
-        steps = -(-len(self.data.train) // self.config.train.batch_size)
+        steps = sum(p.steps for p in self.periods)
         left = 1.0 - (epoch * steps + step) / (self.config.train.epochs * steps)
         for optimizer, rates in zip(self.optimizers, self.rates, strict=True):
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
