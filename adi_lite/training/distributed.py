@@ -62,13 +62,9 @@ def fit_distributed(
         progress: called after each epoch, on process 0.
 
     Raises:
-        ValueError: as ``fit``; or self-training, whose pseudo-labels are chosen from scores of the whole batch.
+        ValueError: as ``fit``.
         CheckpointError: ``resume`` from a run of other settings or other data.
     """
-    if config.train.self_training is not None and ranks.world > 1:
-        raise ValueError(
-            f"self_training runs in one process, not in {ranks.world}: train it with adi-lite train, or set self_training=null"
-        )
     course = Course(config, parameters={"networks": 0, "embeddings": 0})
     kind = partial(DistributedRun, ranks=ranks)
     for run, name in runs_of(kind, data, config, out, resume, progress if ranks.rank == 0 else None):

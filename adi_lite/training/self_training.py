@@ -9,6 +9,7 @@ from adi_lite.data.batches import Batch, InputBuilder, sort_by_domain
 from adi_lite.data.schema import MultiDomainDataset
 from adi_lite.models.two_tower import TwoTower
 from adi_lite.training.config import SelfTrainingConfig
+from adi_lite.training.ranks import OneProcess, cut, length
 
 
 class SelfTraining:
@@ -19,10 +20,16 @@ class SelfTraining:
     evaluation mode meanwhile, so that scoring moves no running statistic.
 
     Records whose item domain j cannot show are no candidates: j never retrieves them.
+
+    Args:
+        data: the training data.
+        config: the portion p, and which score ranks.
+        ranks: the processes that share each batch. Each scores its share of the candidates, and all choose alike from the
+            scores of all.
     """
 
-    def __init__(self, data: MultiDomainDataset, config: SelfTrainingConfig) -> None:
-        self.config, self.num_domains = config, data.num_domains
+    def __init__(self, data: MultiDomainDataset, config: SelfTrainingConfig, ranks: OneProcess | None = None) -> None:
+        self.config, self.num_domains, self.ranks = config, data.num_domains, ranks or OneProcess()
         self.inputs = InputBuilder(data)
         self.shown = torch.zeros(data.num_domains, data.num_items, dtype=torch.bool)
         for d, catalogue in enumerate(data.catalogues):
@@ -50,17 +57,17 @@ class SelfTraining:
 
     def _scores(self, model: TwoTower, pairs: Batch) -> Tensor:
         """(k,) f(u, v | j), line 9 of Algorithm 1, or its probability among the batch's items of domain j."""
-        users = model.user_vectors(self.inputs.users(pairs.user, pairs.domain, pairs.counts, target=pairs.item))
-        items = model.item_vectors(self.inputs.items(pairs.item, pairs.domain, pairs.counts))
+        ranks, own = self.ranks, self.ranks.share(len(pairs))
+        inputs = self.inputs.users(pairs.user, pairs.domain, pairs.counts, target=pairs.item)
+        users = model.user_vectors(ranks.to_device(ranks.part(inputs, own)))
+        inputs = self.inputs.items(pairs.item, pairs.domain, pairs.counts)
+        items = model.item_vectors(ranks.to_device(ranks.part(inputs, own)))
         scores = (users * items).sum(1)
-        if self.config.score == "logit":
-            return scores
-        parts = zip(
-            users.split(list(pairs.counts)),
-            items.split(list(pairs.counts)),
-            strict=True,
-        )
-        return scores - torch.cat([torch.logsumexp(u @ v.T, 1) for u, v in parts if len(u)])
+        if self.config.score == "probability":
+            of_domains = ranks.gather(items, len(pairs)).split(list(pairs.counts))
+            parts = zip(users.split([length(rows) for rows in cut(pairs.counts, own)]), of_domains, strict=True)
+            scores = scores - torch.cat([torch.logsumexp(u @ v.T, 1) if len(u) else u.sum(1) for u, v in parts])
+        return ranks.gather(scores.unsqueeze(1), len(pairs)).squeeze(1).cpu()
 
     def _top(
         self,

@@ -137,7 +137,7 @@ class _Period:
             if train.fixed_negatives
             else Objective(data, train, ranks)
         )
-        self.self_training = train.self_training and SelfTraining(data, train.self_training)
+        self.self_training = train.self_training and SelfTraining(data, train.self_training, ranks)
 
 
 class _Run:
@@ -256,10 +256,14 @@ class _Run:
             yield self.periods[turn], next(each[turn])
 
     def _weigh(self, losses: Tensor, record: Tensor) -> Tensor:
-        """Eq. (27): the sum over records plus, weighted, the sum over pseudo-labels."""
+        """Eq. (27): the sum over records plus, weighted, the sum over pseudo-labels, of this process's ``losses``.
+
+        ``record`` is that of the whole batch.
+        """
         if not self.config.train.self_training:
             return losses.sum()
-        return torch.where(record < 0, self.config.train.self_training.weight, 1.0) @ losses
+        pseudo = record[self.ranks.share(len(record))].to(losses.device) < 0
+        return torch.where(pseudo, self.config.train.self_training.weight, 1.0) @ losses
 
     def _schedule(self, epoch: int, step: int) -> None:
         if self.config.train.schedule == "constant":

@@ -50,11 +50,13 @@ CASES = {
         "sparse_embeddings": True,
     },
     "fixed": {"method": "star", "fixed_negatives": True, "double_softmax": True, "dropout": 0.2},
+    "self": {"self_training": {"portion": 0.2, "start_epoch": 1, "weight": 0.5}, "sampler": "mixed"},
+    "likely": {"self_training": {"portion": 0.3, "score": "probability"}, "batch_size": 97, "dropout": 0.2},
     "single": {"method": "dnn_single", "sampler": "in_batch", "patience": 2},
 }
 RICH = ("mixed", "full")
 RESHARDED = ("adi", "mixed", "full")
-FOUR = ("adi", "dnn")
+FOUR = ("adi", "dnn", "self", "likely")
 """Cases that four processes train from the start; the others go through RESHARDED, or differ from these in one layer."""
 
 
