@@ -1,0 +1,249 @@
+"""``python -m benchmarks.packages``: ADI's training beside the two-tower models of packages from PyPI, as JSON.
+
+Every side trains by its own trainer and data loader, at one width, one batch size and one number of threads, on the same
+records, in turn: a few thousand of them an epoch, so that other load on the machine weighs on all sides alike. What a
+record is compared with is each package's own way, and is said beside its figures. Preparing the data is timed apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from adi_lite.data.registry import DATASETS, load_dataset
+from adi_lite.data.schema import MultiDomainDataset
+from benchmarks.learners import Learner, library_learner, plain_learner
+from benchmarks.measure import interleaved
+from benchmarks.memory import ROOT, peak_of_this_process_mib
+from benchmarks.peers import recbole, rechub
+from benchmarks.report import finish, machine, published, table
+from benchmarks.steps import settings
+from benchmarks.time_to_recall import seconds_to_recall
+
+GOAL = 5.0  # times the records/s of a package's two-tower model
+TARGET = 0.60  # average Recall@10 of the validation queries
+PARTS = ("speed", "memory", "recall")
+
+
+@dataclass(frozen=True)
+class Side:
+    title: str
+    build: Callable[[MultiDomainDataset, int, int], Learner]
+    """From the data, the width and the batch size."""
+    package: str | None = None
+    two_towers: bool = True
+
+
+def _adi(**changes: object) -> Callable[[MultiDomainDataset, int, int], Learner]:
+    return lambda data, width, batch: library_learner(data, settings(width=width, batch_size=batch, **changes))
+
+
+def _rechub(model: rechub.Model, **options: int) -> Callable[[MultiDomainDataset, int, int], Learner]:
+    return lambda data, width, batch: rechub.learner(data, model, width=width, batch_size=batch, **options)
+
+
+def _recbole(model: recbole.Model, **options: int) -> Callable[[MultiDomainDataset, int, int], Learner]:
+    return lambda data, width, batch: recbole.learner(data, model, width=width, batch_size=batch, **options)
+
+
+SIDES: dict[str, Side] = {
+    "adi": Side("ADI-SE", _adi()),
+    "adi_in_batch": Side("ADI-SE, in-batch", _adi(sampler="in_batch")),
+    "adi_row": Side("ADI-SE, negatives of the row", _adi(fixed_negatives=True, num_negatives=20)),
+    "dnn": Side("DNN of this library", _adi(method="dnn")),
+    "plain_row": Side("Plain loop", lambda data, w, b: plain_learner(data, settings(width=w, batch_size=b))),
+    "rechub_youtube_dnn": Side("YoutubeDNN", _rechub("youtube_dnn"), "torch-rechub"),
+    "rechub_dssm": Side("DSSM, in-batch", _rechub("dssm"), "torch-rechub"),
+    "recbole_dssm": Side("DSSM", _recbole("DSSM"), "recbole"),
+    "recbole_dssm_20": Side("DSSM, 20 negatives", _recbole("DSSM", row_negatives=20), "recbole"),
+    "recbole_bpr": Side("BPR (no towers)", _recbole("BPR"), "recbole", two_towers=False),
+}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Measure, print the JSON object on standard output and tables on standard error, and write the object to files."""
+    args = _arguments(argv)
+    torch.set_num_threads(args.threads)
+    if args.side:
+        with contextlib.redirect_stdout(sys.stderr):
+            _train(args.side, args)
+        print(json.dumps({"peak_mib": peak_of_this_process_mib()}))
+        return
+    console = Console(stderr=True)
+    data = load_dataset(args.dataset)
+    result: dict[str, object] = {"about": _about(args, data)}
+    with contextlib.redirect_stdout(sys.stderr):  # packages print as they train; standard output is the JSON object
+        if "speed" in args.parts:
+            console.print("[dim]measuring speed …[/]")
+            result["speed"] = speed(data, args)
+            result["goal"] = _goal(result["speed"])
+        if "memory" in args.parts:
+            console.print("[dim]measuring memory …[/]")
+            result["memory"] = {name: _memory(name, args) for name in args.sides}
+        if "recall" in args.parts:
+            result["recall"] = {"target": args.target}
+            for name in args.sides:
+                console.print(f"[dim]measuring time to Recall@10 of {args.target}: {name} …[/]")
+                learner = SIDES[name].build(data, args.width, args.batch_size)
+                limits = {"max_epochs": args.max_epochs, "max_seconds": args.max_seconds}
+                result["recall"][name] = seconds_to_recall(learner, data, args.target, **limits)
+    finish(result, args.out, *([published("packages")] if args.publish else []))
+    _show(result, console)
+
+
+def speed(data: MultiDomainDataset, args: argparse.Namespace) -> dict[str, dict]:
+    """Records/s of each side, medians over rounds, and how many times as long as ADI's an epoch takes."""
+    part = data.replace(train=_some(data, args.records))
+    learners, prepared = {}, {}
+    for name in args.sides:
+        SIDES[name].build(data.replace(train=_some(data, 2 * args.batch_size)), 8, args.batch_size)  # imports
+        started = time.perf_counter()
+        learners[name] = SIDES[name].build(part, args.width, args.batch_size)
+        prepared[name] = time.perf_counter() - started
+    timings = interleaved({n: x.epoch for n, x in learners.items()}, rounds=args.rounds, steps_a_round=1, warm_up=1)
+    out = {}
+    for name, timing in timings.items():
+        row = timing.summary(timings["adi"])
+        out[name] = {
+            "title": SIDES[name].title,
+            "package": SIDES[name].package,
+            "two_towers": SIDES[name].two_towers,
+            "negatives": learners[name].negatives,
+            "records_per_second": row["records_per_second"],
+            "records_per_cpu_second": row["records_per_cpu_second"],
+            "times_adi": row["times_reference"],
+            "times_adi_cpu": row["times_reference_cpu"],
+            "prepare_seconds": round(prepared[name], 3),
+        }
+    return out
+
+
+def _some(data: MultiDomainDataset, records: int) -> object:
+    """A random part of the training records that has some of every domain."""
+    order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(0))
+    return data.train.take(order[:records])
+
+
+def _memory(name: str, args: argparse.Namespace) -> float:
+    """Peak resident memory in MiB of a process that prepares the same records and trains one epoch."""
+    command = [sys.executable, "-m", "benchmarks.packages", "--side", name, "--dataset", args.dataset]
+    for option in ("records", "batch_size", "width", "threads"):
+        command += [f"--{option.replace('_', '-')}", str(getattr(args, option))]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(args.threads)}
+    found = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    if found.returncode:
+        raise RuntimeError(f"{' '.join(command[1:])} failed:\n{found.stderr.strip()}")
+    return json.loads(found.stdout)["peak_mib"]
+
+
+def _train(name: str, args: argparse.Namespace) -> None:
+    data = load_dataset(args.dataset)
+    SIDES[name].build(data.replace(train=_some(data, args.records)), args.width, args.batch_size).epoch()
+
+
+def _about(args: argparse.Namespace, data: MultiDomainDataset) -> dict[str, object]:
+    packages = {}
+    for name in sorted({SIDES[s].package for s in args.sides} - {None}):
+        try:
+            packages[name] = version(name)
+        except PackageNotFoundError:
+            packages[name] = None
+    return {
+        **machine(),
+        **packages,
+        "dataset": args.dataset,
+        "records": min(args.records, len(data.train)),
+        "batch_size": args.batch_size,
+        "width": args.width,
+        "rounds": args.rounds,
+    }
+
+
+def _goal(speed: dict[str, dict]) -> dict[str, dict]:
+    """For each two-tower model of a package: whether ADI trains on so many times as many records a second."""
+    return {
+        name: {"goal": GOAL, "measured": row["times_adi"], "reached": row["times_adi"] >= GOAL}
+        for name, row in speed.items()
+        if row["package"] and row["two_towers"]
+    }
+
+
+def _show(result: dict, console: Console) -> None:
+    about = result["about"]
+    if "speed" in result:
+        header = ["", "package", "negatives of a record", "records/s", "times ADI's", "prepare, s"]
+        rows = [
+            [
+                r["title"],
+                r["package"] or "",
+                r["negatives"],
+                f"{r['records_per_second']:,.0f}",
+                f"{r['times_adi']:.2f}",
+                f"{r['prepare_seconds']:.1f}",
+            ]
+            for r in result["speed"].values()
+        ]
+        console.print(table(f"Training, {about['dataset']}, {about['threads']} thread(s)", header, rows))
+    if "memory" in result:
+        rows = [[name, f"{peak:,.0f}"] for name, peak in result["memory"].items()]
+        console.print(table("Peak memory of a process", ["", "MiB"], rows))
+    if "recall" in result:
+        target = result["recall"]["target"]
+        rows = [
+            [
+                name,
+                "not reached" if r["seconds"] is None else f"{r['seconds']:.1f}",
+                f"{r['best']:.3f}",
+                str(r["epochs"]),
+            ]
+            for name, r in result["recall"].items()
+            if name != "target"
+        ]
+        console.print(table(f"Seconds until Recall@10 of {target}", ["", "s", "best", "epochs"], rows))
+
+
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser("python -m benchmarks.packages", description=__doc__)
+    parser.add_argument("--dataset", choices=sorted(DATASETS), default="xmarket", help="default %(default)s")
+    parser.add_argument(
+        "--sides", nargs="+", choices=SIDES, default=tuple(SIDES), metavar="SIDE", help=", ".join(SIDES)
+    )
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help=", ".join(PARTS))
+    parser.add_argument("--records", type=int, default=20_480, help="of an epoch that is timed (default %(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="default %(default)s")
+    parser.add_argument("--batch-size", type=int, default=1024, help="default %(default)s")
+    parser.add_argument("--width", type=int, default=64, help="default %(default)s")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of PyTorch (default %(default)s)")
+    parser.add_argument("--target", type=float, default=TARGET, help="Recall@10 to reach (default %(default)s)")
+    parser.add_argument("--max-epochs", type=int, default=12, help="towards it (default %(default)s)")
+    parser.add_argument("--max-seconds", type=float, default=60.0, help="towards it (default %(default)s)")
+    parser.add_argument("--side", choices=SIDES, help="train this one alone and print the peak memory of the process")
+    parser.add_argument("--smoke", action="store_true", help="seconds: that everything runs, no figure worth reading")
+    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "packages.json", help="default runs/…")
+    parser.add_argument("--publish", action="store_true", help="write data/results/packages.json as well")
+    args = parser.parse_args(argv)
+    if args.smoke:
+        args.records, args.rounds, args.batch_size, args.width = 256, 1, 64, 8
+        args.max_epochs, args.max_seconds = 2, 5.0
+    for name in ("records", "rounds", "batch_size", "width", "threads", "max_epochs"):
+        if getattr(args, name) < 1:
+            parser.error(f"--{name.replace('_', '-')} must be at least 1, got {getattr(args, name)}")
+    if args.sides[0] != "adi":
+        args.sides = ("adi", *(s for s in args.sides if s != "adi"))
+    return args
+
+
+if __name__ == "__main__":
+    sys.exit(main())
