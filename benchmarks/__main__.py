@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
@@ -13,13 +14,28 @@ from rich.table import Table
 from adi_lite.data.download import OutOfReachError
 from adi_lite.data.registry import DATASETS, load_dataset
 from adi_lite.data.schema import MultiDomainDataset
+from benchmarks.features import training_with_features, whole_corpus
+from benchmarks.growth import (
+    growth_with_domains,
+    growth_with_items,
+    growth_with_records,
+    growth_with_shared,
+    growth_with_width,
+)
+from benchmarks.learners import library_learner, plain_learner
 from benchmarks.memory import ROOT, SIDES, peak_memory_mib
 from benchmarks.report import finish, machine, published, table
 from benchmarks.step_profile import profile_step
 from benchmarks.steps import settings
-from benchmarks.train_speed import SMOKE, Size, growth_with_domains, growth_with_width, methods_beside_baseline
+from benchmarks.time_to_recall import seconds_to_recall
+from benchmarks.train_speed import SMOKE, Size, methods_beside_baseline
 
-PARTS = ("speed", "memory", "domains", "width", "bound")
+PARTS = (
+    "speed", "memory", "domains", "width", "records", "items", "shared", "bound", "features", "whole_corpus", "recall",
+)  # fmt: skip
+GROWTH = {"domains": "D", "width": "width", "records": "records", "items": "items", "shared": "K"}
+TARGET = 0.60
+"""Average Recall@10 of the validation queries to be reached."""
 GOAL_RECORDS, GOAL_MIB = 20_000, 2048
 
 
@@ -33,7 +49,9 @@ def main(argv: list[str] | None = None) -> None:
     result: dict[str, object] = {"about": _about(name, data, size)}
     for part in args.parts:
         console.print(f"[dim]measuring {part} …[/]")
-        result[part] = _measure(part, name, data, size)
+        result[part] = _measure(part, name, data, size, args.smoke)
+    if args.add:
+        result = _added(result)
     result["goal"] = _goal(result)
     finish(result, args.out, *([published("benchmarks")] if args.publish else []))
     for shown in _tables(result):
@@ -48,6 +66,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--smoke", action="store_true", help="seconds: that everything runs, no figure worth reading")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "benchmarks.json", help="default runs/…")
     parser.add_argument("--publish", action="store_true", help="write data/results/benchmarks.json as well")
+    parser.add_argument("--add", action="store_true", help="keep the published parts that are not measured now")
     args = parser.parse_args(argv)
     if args.threads < 1:
         parser.error(f"--threads must be at least 1, got {args.threads}")
@@ -64,17 +83,41 @@ def _load(name: str | None, console: Console) -> tuple[str, MultiDomainDataset]:
         return "xmarket-sample", load_dataset("xmarket-sample")
 
 
-def _measure(part: str, name: str, data: MultiDomainDataset, size: Size) -> dict:
+def _measure(part: str, name: str, data: MultiDomainDataset, size: Size, smoke: bool) -> dict:
     if part == "speed":
         return methods_beside_baseline(data, size)
     if part == "memory":
         return peak_memory_mib(name, SIDES, size.batch_sizes[0], 64)
-    if part == "domains":
-        return growth_with_domains(size)
-    if part == "width":
-        return growth_with_width(data, size)
+    if part in GROWTH:
+        return _measure_growth(part, data, size)
+    if part == "features":
+        return (
+            training_with_features("smoke", 4096, 1) if smoke else training_with_features("full", 40_960, size.rounds)
+        )
+    if part == "whole_corpus":
+        return whole_corpus(1000, 200, 1) if smoke else whole_corpus(100_000, 10_000, 3)
     config = settings(batch_size=size.batch_sizes[0], num_negatives=size.num_negatives)
+    if part == "recall":
+        limits = {"max_epochs": 1 if smoke else 12, "max_seconds": 60.0}
+        sides = {"adi": library_learner(data, config), "plain_row": plain_learner(data, config)}
+        return {"target": TARGET, **{n: seconds_to_recall(x, data, TARGET, **limits) for n, x in sides.items()}}
     return profile_step(data, config, steps=max(6, 4 * size.rounds))
+
+
+def _measure_growth(part: str, data: MultiDomainDataset, size: Size) -> dict:
+    if part in ("domains", "records", "items"):
+        of_size = {"domains": growth_with_domains, "records": growth_with_records, "items": growth_with_items}
+        return of_size[part](size)
+    return growth_with_width(data, size) if part == "width" else growth_with_shared(data, size)
+
+
+def _added(result: dict) -> dict:
+    """The published result with these parts in place of its own, each of which keeps saying where it was measured."""
+    path = published("benchmarks")
+    before = json.loads(path.read_text()) if path.is_file() else {}
+    measured = {part: result["about"] for part in result if part != "about"}
+    told = {**before.get("measured_apart", {}), **measured}
+    return {**before, **{k: v for k, v in result.items() if k != "about" or not before}, "measured_apart": told}
 
 
 def _about(name: str, data: MultiDomainDataset, size: Size) -> dict[str, object]:
@@ -109,11 +152,12 @@ def _tables(result: dict) -> list[Table]:
     for batch_size, rows in result.get("speed", {}).items():
         title = f"Training, {about['dataset']}, batches of {batch_size}, width 64, {about['threads']} thread(s)"
         tables.append(table(title, ["", *COLUMNS.values()], [[n, *_cells(r)] for n, r in rows.items()]))
-    for part, of in (("domains", "D"), ("width", "width")):
+    for part, of in GROWTH.items():
         if part in result:
             rows = [[x, n, *_cells(r)] for x, p in result[part]["points"].items() for n, r in p.items()]
             rows += [["slope", n, "", "", f"{s:.2f}", ""] for n, s in result[part]["slope_of_cpu_time"].items()]
             tables.append(table(f"Cost by {of}", [of, "", *COLUMNS.values()], rows))
+    tables += _tables_of_features(result)
     if "memory" in result:
         rows = [[side, f"{peak:,.0f}"] for side, peak in result["memory"].items()]
         tables.append(table("Peak memory of a process", ["", "MiB"], rows))
@@ -123,6 +167,35 @@ def _tables(result: dict) -> list[Table]:
         rows += [["bound: " + k, f"{v:.2f}"] for k, v in bound["bound_ms"].items()]
         rows.append(["bound / measured", f"{bound['share_of_bound']:.0%}"])
         tables.append(table("One step of ADI and its bound", ["", "ms"], rows))
+    return tables
+
+
+def _tables_of_features(result: dict) -> list[Table]:
+    tables = []
+    if "features" in result:
+        part = result["features"]
+        rows = [[n, *_cells(r)] for n, r in part["methods"].items()]
+        tables.append(
+            table(
+                f"Training with all features, an epoch of {part['records_timed']:,} records",
+                ["", *COLUMNS.values()],
+                rows,
+            )
+        )
+    if "whole_corpus" in result:
+        part = result["whole_corpus"]
+        rows = [
+            [f"{part['test_records']:,}", f"{part['items']:,}", f"{part['seconds']:.2f}", f"{part['cpu_seconds']:.2f}"]
+        ]
+        tables.append(table(f"Recall@{part['k']} over all items", ["records", "items", "s", "processor s"], rows))
+    if "recall" in result:
+        part = result["recall"]
+        rows = [
+            [n, "not reached" if r["seconds"] is None else f"{r['seconds']:.1f}", f"{r['best']:.3f}"]
+            for n, r in part.items()
+            if n != "target"
+        ]
+        tables.append(table(f"Seconds until Recall@10 of {part['target']}", ["", "s", "best"], rows))
     return tables
 
 

@@ -274,7 +274,7 @@ def _check(config: ModelConfig, data: MultiDomainDataset) -> None:
     covered = ModelConfig(
         method="adi", dim=config.dim, out_dim=config.out_dim, hidden=config.hidden, num_shared=config.num_shared,
         adaptation=config.adaptation if config.adaptation in ("none", "se") else "se", temperature=config.temperature,
-        embedding_std=config.embedding_std,
+        embedding_std=config.embedding_std, equal_size=config.equal_size,
     )  # fmt: skip
     if config != covered:
         differs = [k for k, v in covered.model_dump().items() if getattr(config, k) != v]

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
 from adi_lite.data.batches import InputBuilder, sort_by_domain
+from adi_lite.data.schema import Interactions, Ragged
 from adi_lite.models.two_tower import TwoTower
 from adi_lite.nn.embedding import module_key
 from adi_lite.training.objective import Objective
 from benchmarks.__main__ import main
+from benchmarks.features import training_with_features
+from benchmarks.growth import growth_with_records
+from benchmarks.learners import Learner, padded, plain_learner
 from benchmarks.measure import Timing, interleaved, slope
 from benchmarks.memory import peak_memory_mib, peak_of_this_process_mib
 from benchmarks.plain import PlainADI, PlainDataset, copy_weights, draw_shared, pick, row_loss, shared_loss
 from benchmarks.steps import library_step, plain_step, settings
-from benchmarks.train_speed import synthetic
+from benchmarks.time_to_recall import seconds_to_recall
+from benchmarks.train_speed import SMOKE, synthetic
 
 SMALL = {"users": 60, "items": 50, "records": 400}
 
@@ -38,7 +44,16 @@ def collated(data, index):
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"adaptation": "none"}, {"num_shared": 3}, {"hidden": (12, 6)}, {"num_domains": 1}], ids=str
+    "changes",
+    [
+        {},
+        {"adaptation": "none"},
+        {"num_shared": 3},
+        {"num_shared": 2, "equal_size": False},
+        {"hidden": (12, 6)},
+        {"num_domains": 1},
+    ],
+    ids=str,
 )
 def test_with_the_same_weights_the_baseline_gives_the_same_vectors(changes):
     data, _, model, plain = pair(**changes)
@@ -133,6 +148,92 @@ def test_slope_is_the_exponent():
     assert slope([2, 4, 16], [5, 5, 5]) == pytest.approx(0.0)
 
 
+def test_growth_needs_two_sizes():
+    with pytest.raises(ValueError, match=r"two sizes, got \(100,\)"):
+        growth_with_records(replace(SMOKE, records=(100,)))
+
+
+def test_an_epoch_of_the_plain_learner_trains_and_scores_like_its_towers():
+    data = synthetic(2, **SMALL)
+    learner = plain_learner(data, settings(width=8, batch_size=100), row_negatives=5, max_history=6)
+    users = torch.tensor([3, 0, 41])
+    before = learner.scorer().scores(users, 1)
+    assert learner.epoch() == 400
+    after = learner.scorer().scores(users, 1)
+    assert after.shape == (3, 50) and not torch.allclose(before, after)
+
+
+def test_padded_histories_are_the_last_items_without_the_target():
+    history = Ragged.from_pairs(torch.tensor([0, 0, 0, 0, 2]), torch.tensor([5, 6, 7, 8, 9]), 3)
+    out = padded(history, torch.tensor([2, 0, 1, 0]), torch.tensor([9, 7, 1, 1]), 3)
+    assert out.tolist() == [[0, 0, 0], [6, 7, 9], [0, 0, 0], [7, 8, 9]]
+    assert padded(history, torch.tensor([2]), None, 2).tolist() == [[10, 0]]
+
+
+class Rising:
+    """Ranks the positive of the validation queries first from the second epoch on."""
+
+    def __init__(self, data):
+        self.data, self.epochs = data, 0
+
+    def epoch(self):
+        self.epochs += 1
+        return len(self.data.train)
+
+    def scores(self, users, domain):
+        scores = torch.zeros(len(users), len(self.data.catalogues[domain]))
+        if self.epochs > 1:
+            scores[:, 0] = 1.0
+        return scores
+
+
+def test_training_stops_at_the_epoch_that_reaches_the_recall():
+    data = synthetic(2, users=40, items=50, records=80)
+    one = Interactions(torch.arange(20), torch.zeros(20, dtype=torch.int64), torch.arange(20) % 2)
+    data = data.replace(valid=one)
+    side = Rising(data)
+    found = seconds_to_recall(Learner(side.epoch, lambda: side, "none"), data, 0.9, max_epochs=5)
+    assert found["epochs"] == 2 and found["best"] == 1.0 and found["seconds"] == found["curve"][1]["seconds"]
+    assert found["curve"][0]["recall"] == pytest.approx(10 / 50, abs=0.05)  # all tie
+    side = Rising(data)
+    side.epochs = -9
+    short = seconds_to_recall(Learner(side.epoch, lambda: side, "none"), data, 0.9, max_epochs=3)
+    assert short["seconds"] is None and short["epochs"] == 3
+    with pytest.raises(ValueError, match="no validation records"):
+        seconds_to_recall(Learner(side.epoch, lambda: side, "none"), synthetic(2, **SMALL), 0.9)
+
+
+def test_parts_can_be_added_to_the_published_result(tmp_path, capsys, monkeypatch):
+    kept = tmp_path / "benchmarks.json"
+    kept.write_text(json.dumps({"about": {"when": "before"}, "speed": {"64": {"adi": {}}}, "width": {"points": {}}}))
+    monkeypatch.setattr("benchmarks.__main__.published", lambda name: kept)
+    monkeypatch.setattr("benchmarks.__main__._goal", lambda result: {})
+    monkeypatch.setattr("benchmarks.__main__._tables", lambda result: [])
+    main(
+        [
+            "--dataset",
+            "xmarket-sample",
+            "--smoke",
+            "--parts",
+            "whole_corpus",
+            "--add",
+            "--out",
+            str(tmp_path / "o.json"),
+        ]
+    )
+    result = json.loads(capsys.readouterr().out)
+    assert result["about"] == {"when": "before"} and result["speed"] == {"64": {"adi": {}}}
+    assert result["whole_corpus"]["items"] == 1000 and result["whole_corpus"]["queries"] > 100
+    assert set(result["measured_apart"]) == {"whole_corpus"}
+
+
+def test_features_are_trained_on_as_in_the_published_tables():
+    found = training_with_features("smoke", 2048, 1)
+    assert found["batch_size"] == 2048 and found["records_timed"] == 2048 and found["features"]["user"] > 3
+    assert found["methods"]["adi_se"]["times_reference"] == 1.0
+    assert found["goal"]["measured"] == found["methods"]["adi_se"]["records_per_second"] > 0
+
+
 def test_peak_memory_is_of_the_child_alone():
     block = torch.ones(256 * 2**20 // 4)  # this process grows, and its child must not inherit that
     peak = peak_memory_mib("xmarket-sample", ["import"], 64, 8)["import"]
@@ -144,12 +245,22 @@ def test_the_command_prints_one_object_and_writes_it(tmp_path, capsys):
     out = tmp_path / "new" / "benchmarks.json"
     threads = str(torch.get_num_threads())
     options = ["--dataset", "xmarket-sample", "--smoke", "--threads", threads, "--out", str(out)]
-    main([*options, "--parts", "speed", "domains", "width", "bound"])
+    main([*options, "--parts", "speed", "domains", "width", "records", "items", "shared", "bound", "recall"])
     printed = capsys.readouterr()
     result = json.loads(printed.out)
     assert result == json.loads(out.read_text())
-    assert set(result["speed"]["64"]) == {"adi", "dnn", "ple", "mmoe", "plain_shared", "plain_row"}
+    assert set(result["speed"]["64"]) == {"adi", "adi_row", "dnn", "ple", "mmoe", "plain_shared", "plain_row"}
     assert result["speed"]["64"]["adi"]["times_reference"] == 1.0
     assert set(result["domains"]["points"]) == {"2", "4"}
+    assert set(result["domains"]["points"]["4"]) == {
+        "adi",
+        "adi_row",
+        "plain_shared",
+        "plain_row",
+        "adi_fixed_per_domain",
+    }
+    assert set(result["items"]["slope_of_cpu_time"]) == {"adi", "adi_rowwise"}
+    assert set(result["shared"]["points"]) == {"1", "2"} and set(result["records"]["points"]) == {"100", "200"}
+    assert result["recall"]["adi"]["epochs"] == 1 and 0 < result["recall"]["plain_row"]["best"] < 1
     assert 0 < result["bound"]["share_of_bound"] < 1 and result["bound"]["flops"] > 0
     assert "Cost by width" in printed.err and "Training, xmarket-sample" in printed.err
