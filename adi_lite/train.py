@@ -2,11 +2,12 @@
 
 The folder is as ``adi-lite train`` leaves it, so that ``adi-lite evaluate``, ``index`` and ``retrieve`` work on it. A
 process that dies is started again by ``torchrun --max-restarts 1 ...``, with all others, and the run goes on from its last
-finished epoch.
+finished epoch. All end when torchrun does, whatever ended it.
 """
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -30,7 +31,7 @@ from adi_lite.cli.train import (
 from adi_lite.training.checkpoint import SHARDS_FILE
 from adi_lite.training.distributed import fit_distributed
 from adi_lite.training.log import RunLog
-from adi_lite.training.process_group import process_group, restarts
+from adi_lite.training.process_group import process_group
 
 app = typer.Typer(add_completion=False)
 
@@ -51,18 +52,21 @@ def train(
     resume: Annotated[
         bool, typer.Option(help="Go on from the last finished epoch in OUT, with any processes.")
     ] = False,
+    timeout: Annotated[
+        float, typer.Option(min=0.05, help="Minutes that a process waits for the others before it ends with an error.")
+    ] = 10,
     as_json: Json = False,
 ) -> None:
     """Train a method with as many processes as torchrun starts (or this one), and keep the model in OUT."""
     changes = {"seed": seed, **changes_of(change or [])}
-    restarted = restarts() > 0
-    resume = resume or restarted
-    with process_group(device) as ranks:
-        first = ranks.rank == 0
+    with process_group(device, timedelta(minutes=timeout)) as ranks:
+        first, goes_on = ranks.rank == 0, ranks.goes_on()
+        resume = resume or goes_on
         check_goes_on(out, resume, SHARDS_FILE)
         about, settings = plan_run(data, dataset, model, config, markets, valid, test, changes)
         ranks.barrier()  # all have seen the folder as it was
         if first:
+            ranks.begin()
             keep_run(out, about, resume)
             tables = about.load_data()  # which may fetch files; the others then find them
         ranks.barrier()
@@ -76,7 +80,7 @@ def train(
             console.print(epoch_line(epoch, settings))
 
         if first and ranks.world > 1:
-            console.print(f"{ranks.world} processes, {device}" + (", started again" if restarted else ""))
+            console.print(f"{ranks.world} processes, {device}" + (", started again" if goes_on else ""))
         result = fit_distributed(tables, settings, ranks, out=out, resume=resume, progress=progress)
         if first:
             log.complete(result.epochs)

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import itertools
 import os
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -28,6 +30,9 @@ from adi_lite.training.ranks import OneProcess, share
 LAUNCH = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 """What torchrun tells each process."""
 
+BEGUN = "adi_lite/begun"
+"""Key of torchrun's store, which outlives the processes, that says that a run has begun."""
+
 _groups = itertools.count()
 
 
@@ -41,6 +46,10 @@ def process_group(device: str = "cpu", timeout: timedelta = timedelta(minutes=10
 
     Args:
         device: "cpu" (Gloo) or "cuda" (NCCL), one GPU for each process of a machine.
+        timeout: how long a process waits for the others, at the start and in each exchange, before it ends with an error.
+
+    A process that torchrun started ends when torchrun does. Else it would train on by itself, for torchrun starts each in
+    a session of its own, which no signal to torchrun's group reaches, and write into a run that has been started again.
 
     Raises:
         LaunchError: a part of torchrun's settings is missing, or there are too few GPUs.
@@ -60,11 +69,19 @@ def process_group(device: str = "cpu", timeout: timedelta = timedelta(minutes=10
     if device == "cuda":
         _check_gpus(local)
         torch.cuda.set_device(local)
+    if launched:
+        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     backend = "nccl" if device == "cuda" else "gloo"
-    store, rank, world = _meeting_point(timeout) if launched else (dist.HashStore(), 0, 1)
+    # torchrun's store is there before its processes are; if it is not, torchrun has died meanwhile.
+    start = min(timeout, timedelta(minutes=2))
+    kept, rank, world = next(dist.rendezvous("env://", timeout=start)) if launched else (dist.HashStore(), 0, 1)
+    kept.set_timeout(timeout)
+    # torchrun keeps one store over restarts, and a process keeps it from one group to the next, with the addresses that
+    # were left before. Each group has a part of it to itself, or a process might wait for one that has gone.
+    store = dist.PrefixStore(f"start-{restarts()}-group-{next(_groups)}-of-{world}", kept)
     dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=timeout)
     try:
-        yield ProcessGroup(torch.device(device, local) if device == "cuda" else torch.device("cpu"))
+        yield ProcessGroup(kept, torch.device(device, local) if device == "cuda" else torch.device("cpu"))
     finally:
         dist.destroy_process_group()
 
@@ -74,14 +91,10 @@ def restarts() -> int:
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
-def _meeting_point(timeout: timedelta) -> tuple[dist.Store, int, int]:
-    """Where the processes leave their addresses for each other; this one's rank, and their number.
-
-    torchrun keeps one store over restarts, and a process keeps it from one group to the next, with the addresses that
-    were left before. Each group has a part of it to itself, or a process might wait for one that has gone.
-    """
-    store, rank, world = next(dist.rendezvous("env://", timeout=timeout))
-    return dist.PrefixStore(f"start-{restarts()}-group-{next(_groups)}-of-{world}", store), rank, world
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)  # from this thread, whatever exchange the others wait in
 
 
 def _check_gpus(local: int) -> None:
@@ -98,8 +111,21 @@ def _check_gpus(local: int) -> None:
 class ProcessGroup(OneProcess):
     """This process among those of the default process group of torch.distributed."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, store: dist.Store, device: torch.device) -> None:
+        self.store = store
         self.device, self.rank, self.world = device, dist.get_rank(), dist.get_world_size()
+
+    def begin(self) -> None:
+        """Note that these processes have found nothing to refuse, so that processes started in their place go on."""
+        self.store.set(BEGUN, "")
+
+    def goes_on(self) -> bool:
+        """Whether these processes take the place of others of the same torchrun, one of which died after ``begin``.
+
+        One that ended because its command was refused is started again as well, and must be refused again.
+        """
+        kept = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"  # else the store died with them
+        return restarts() > 0 and (not kept or self.store.check([BEGUN]))
 
     def place(self, model: TwoTower) -> None:
         """Cut the tables by rows, let normalisation see the rows of all processes, and move all to the device.
