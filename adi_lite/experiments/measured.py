@@ -33,6 +33,16 @@ def machine_line(result: dict) -> str:
     )
 
 
+GROWTH = {
+    "records": "records",
+    "items": "items",
+    "shared": "shared networks K",
+    "domains": "domains D",
+    "width": "width",
+}
+"""What grows: the part of the benchmark, and what it is called."""
+
+
 def train_table(benchmarks: dict) -> pd.DataFrame:
     """Batch size and method: records/s, ms a step, and times ADI's step."""
     rows = {
@@ -47,8 +57,50 @@ def train_table(benchmarks: dict) -> pd.DataFrame:
 
 def growth_table(benchmarks: dict) -> pd.DataFrame:
     """Slope of processor time, by what grows and by model."""
-    parts = {"domains": "number of domains D", "width": "width"}
-    return pd.DataFrame({title: benchmarks[part]["slope_of_cpu_time"] for part, title in parts.items()})
+    return pd.DataFrame({t: benchmarks[p]["slope_of_cpu_time"] for p, t in GROWTH.items() if p in benchmarks})
+
+
+def package_table(packages: dict) -> pd.DataFrame:
+    """Each model beside ADI-SE: package, what a record is compared with, records/s, and times ADI's time."""
+    columns = {
+        "title": "model",
+        "package": "package",
+        "negatives": "negatives of a record",
+        "records_per_second": "records/s",
+        "records_per_cpu_second": "records a processor second",
+        "times_adi_cpu": "times ADI-SE's processor time",
+        "prepare_seconds": "preparation, s",
+    }
+    table = pd.DataFrame.from_dict(packages["speed"], orient="index")[list(columns)].rename(columns=columns)
+    return table.fillna({"package": "adi-lite"})
+
+
+def features_table(benchmarks: dict) -> pd.DataFrame:
+    """Training with all features of the simulator: records/s and times ADI-SE's time."""
+    columns = {"records_per_second": "records/s", "records_per_cpu_second": "records a processor second"}
+    table = pd.DataFrame.from_dict(benchmarks["features"]["methods"], orient="index")
+    return table[[*columns, "times_reference_cpu"]].rename(
+        columns={**columns, "times_reference_cpu": "times ADI-SE's processor time"}
+    )
+
+
+def recall_table(*results: dict) -> pd.DataFrame:
+    """Seconds of training until the target's Recall@10 on validation queries (empty: not reached), and the best seen."""
+    rows = {
+        name: (side["seconds"], side["best"], side["epochs"], side["curve"][-1]["seconds"])
+        for result in results
+        for name, side in result["recall"].items()
+        if name != "target"
+    }
+    return pd.DataFrame.from_dict(
+        rows, orient="index", columns=["seconds to the target", "best Recall@10", "epochs", "seconds in all"]
+    )
+
+
+def goal_line(name: str, goal: dict, unit: str, least: bool = True) -> str:
+    """One goal in words: what was measured, and whether that is enough (at ``least`` the goal, or at most)."""
+    word = "reached" if goal["reached"] else "not reached"
+    return f"{name}: {goal['measured']:,.2f} {unit}, goal {'≥' if least else '≤'} {goal['goal']:,} {unit}: {word}"
 
 
 def step_table(benchmarks: dict) -> pd.DataFrame:

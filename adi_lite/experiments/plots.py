@@ -160,4 +160,52 @@ def by_the_hour(hourly: pd.DataFrame, titles: list[str], metric: str) -> Figure:
     np.atleast_1d(axes)[0].set_ylabel(metric.capitalize())
     handles, labels = np.atleast_1d(axes)[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(titles), frameon=False)
+
+
+def growth(parts: dict[str, dict], titles: dict[str, str]) -> Figure:
+    """Processor time of a step over what grows, a panel each, both axes logarithmic, with the slope of each line.
+
+    Args:
+        parts: of each panel the ``points`` and ``slope_of_cpu_time`` of a benchmark.
+        titles: name of what grows, by panel.
+    """
+    figure, axes = plt.subplots(1, len(parts), figsize=(2.6 * len(parts) + 0.5, 3.4), layout="constrained")
+    styles: dict[str, dict] = {}
+    for ax, (name, part) in zip(np.atleast_1d(axes), parts.items(), strict=True):
+        for label in part["slope_of_cpu_time"]:
+            i = len(styles)
+            styles.setdefault(
+                label,
+                {
+                    "color": (*COLOURS, "#000000")[i % 5],
+                    "marker": (*MARKERS, "x")[i % 5],
+                    "linestyle": ("-", "--", "-.", ":")[i % 4],
+                },
+            )
+            x = [int(v) for v in part["points"]]
+            y = [p[label]["cpu_ms_per_step"] for p in part["points"].values()]
+            ax.plot(x, y, **styles[label], label=label)
+        slopes = ", ".join(f"{v:.2f}" for v in part["slope_of_cpu_time"].values())
+        ax.set(xscale="log", yscale="log", xlabel=titles[name], title=f"slopes {slopes}")
+        ax.title.set_fontsize(8)
+        ax.grid(alpha=0.3, which="both")
+    np.atleast_1d(axes)[0].set_ylabel("processor time of a step, ms (records: of an epoch)")
+    found = {k: v for ax in np.atleast_1d(axes) for v, k in zip(*ax.get_legend_handles_labels(), strict=True)}
+    figure.legend(found.values(), found.keys(), loc="outside lower center", ncols=5, frameon=False)
+    return figure
+
+
+def bars(values: pd.Series, xlabel: str, reference: float | None = None, reference_label: str = "") -> Figure:
+    """Horizontal bars on a logarithmic axis with their numbers, and a dashed line at ``reference``."""
+    figure, ax = plt.subplots(figsize=(7, 0.34 * len(values) + 1.0), layout="constrained")
+    place = np.arange(len(values))[::-1]
+    ax.barh(place, values, color="#56B4E9", edgecolor="black")
+    for y, value in zip(place, values, strict=True):
+        ax.text(value, y, f" {value:,.0f}" if value >= 100 else f" {value:.2f}", va="center", fontsize=8)
+    if reference is not None:
+        ax.axvline(reference, color="black", linestyle="--", label=reference_label)
+        ax.legend(frameon=False, loc="lower right", fontsize=8)
+    ax.set_yticks(place, values.index)
+    ax.set(xscale="log", xlabel=xlabel)
+    ax.margins(x=0.15)
     return figure
