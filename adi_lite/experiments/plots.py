@@ -160,6 +160,7 @@ def by_the_hour(hourly: pd.DataFrame, titles: list[str], metric: str) -> Figure:
     np.atleast_1d(axes)[0].set_ylabel(metric.capitalize())
     handles, labels = np.atleast_1d(axes)[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(titles), frameon=False)
+    return figure
 
 
 def growth(parts: dict[str, dict], titles: dict[str, str]) -> Figure:
