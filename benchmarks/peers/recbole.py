@@ -48,9 +48,6 @@ def learner(
     Raises:
         MissingPackageError: RecBole, or a package that it imports, is not installed.
     """
-    for name, now in OLD_NAMES.items():
-        if not hasattr(np, name):
-            setattr(np, name, now)
     try:
         from recbole.config import Config
         from recbole.data import create_dataset, data_preparation
@@ -58,6 +55,9 @@ def learner(
         from recbole.utils import get_model, get_trainer
     except ImportError as error:
         raise MissingPackageError("recbole", error) from error
+    for name, now in OLD_NAMES.items():
+        if not hasattr(np, name):
+            setattr(np, name, now)
 
     folder = tempfile.TemporaryDirectory(prefix="recbole")
     _write(data, Path(folder.name) / "bench")
