@@ -67,3 +67,22 @@ def test_front_page(table3):
     assert f"of {min(every):.2f} to {max(every):.2f} within 100 candidates" in page
     best = max(table3[name, "corpus"] for name in (*JOINT, "dnn_single"))
     assert all(table3[name, "corpus"] > best for name in ("ease", "item_knn", "ials"))
+
+
+def test_readme_by_the_hour():
+    """Recall@100 hour by hour, of the page that measured it."""
+    page = json.loads((ROOT / "book" / "results" / "13_by_the_hour.ipynb").read_text())
+    tables = [
+        "".join(o["data"]["text/html"])
+        for c in page["cells"]
+        for o in c.get("outputs", ())
+        if "text/html" in o.get("data", {})
+    ]
+    table = next(t for t in tables if "by the hour" in t)
+    cells = [re.sub(r"<[^>]+>", "", row).split("\n") for row in re.findall(r"<tr>.*?</tr>", table, re.S)]
+    average = {words[0].strip(): words[-1].strip() for row in cells if (words := [w for w in row if w.strip()])}
+    adi, dnn, counts = (float(average[n].split()[0]) for n in ("ADI-SE", "DNN", "popularity, last 3 h"))
+    assert (
+        f"{adi:.2f} with ADI-SE and {dnn:.2f} with DNN; counting the clicks of the last three hours gives {counts:.2f}"
+        in text("README.md")
+    )
