@@ -27,7 +27,7 @@ from benchmarks.memory import ROOT, SIDES, peak_memory_mib
 from benchmarks.report import finish, machine, published, table
 from benchmarks.step_profile import profile_step
 from benchmarks.steps import settings
-from benchmarks.time_to_recall import seconds_to_recall
+from benchmarks.time_to_recall import recall_rows, seconds_to_recall
 from benchmarks.train_speed import SMOKE, Size, methods_beside_baseline
 
 PARTS = (
@@ -190,11 +190,7 @@ def _tables_of_features(result: dict) -> list[Table]:
         tables.append(table(f"Recall@{part['k']} over all items", ["records", "items", "s", "processor s"], rows))
     if "recall" in result:
         part = result["recall"]
-        rows = [
-            [n, "not reached" if r["seconds"] is None else f"{r['seconds']:.1f}", f"{r['best']:.3f}"]
-            for n, r in part.items()
-            if n != "target"
-        ]
+        rows = [row[:3] for row in recall_rows(part)]
         tables.append(table(f"Seconds until Recall@10 of {part['target']}", ["", "s", "best"], rows))
     return tables
 

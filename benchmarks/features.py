@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 
 import torch
@@ -9,15 +10,14 @@ import torch
 from adi_lite.data.schema import MultiDomainDataset
 from adi_lite.data.simulator import load_simulator
 from adi_lite.evaluation.metrics import evaluate
+from adi_lite.experiments.industrial import ADI_SE
 from adi_lite.experiments.named import named_config
 from adi_lite.models.scorer import ModelScorer
 from adi_lite.models.two_tower import TwoTower
-from benchmarks.learners import library_learner
+from benchmarks.learners import library_learner, random_part
 from benchmarks.measure import interleaved
 
 GOAL_RECORDS, GOAL_SECONDS = 10_000, 10.0
-SELF_TRAINING = {"portion": 0.01, "growth": 0.01}
-"""p and delta p of the published tables."""
 K = 1000
 
 
@@ -27,12 +27,12 @@ def training_with_features(preset: str, records: int, rounds: int) -> dict[str, 
     The tables are those of the whole world of ``preset``, so that a step costs what it costs there.
     """
     data = load_simulator(preset)
-    order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(0))[:records]
-    part = data.replace(train=data.train.take(order))
-    config = named_config("simulator", "tuned", "adi", adaptation="se")
+    part = data.replace(train=random_part(data.train, records))
+    published = named_config("simulator", "tuned", "adi", **ADI_SE.changes)
+    config = published.with_changes(self_training=None)
     configs = {
         "adi_se": config,
-        "adi_se_self_training": config.with_changes(self_training=SELF_TRAINING),
+        "adi_se_self_training": published,
         "dnn": named_config("simulator", "tuned", "dnn"),
     }
     epochs = {name: library_learner(part, c).epoch for name, c in configs.items()}
@@ -61,9 +61,8 @@ def whole_corpus(items: int, records: int, rounds: int) -> dict[str, object]:
     """
     world = {"num_items": items, "num_users": 3 * items // 10, "num_records": 3 * items, "test_ratio": 1.0}
     data = load_simulator("full", parameters=world)
-    order = torch.randperm(len(data.test), generator=torch.Generator().manual_seed(0))[:records]
     everything = torch.arange(data.num_items)
-    data = data.replace(test=data.test.take(order), catalogues=tuple(everything for _ in data.domains))
+    data = data.replace(test=random_part(data.test, records), catalogues=tuple(everything for _ in data.domains))
     config = named_config("simulator", "tuned", "adi", adaptation="se")
     torch.manual_seed(0)
     model = TwoTower(config.model, data.schema, data.num_items)
@@ -73,7 +72,7 @@ def whole_corpus(items: int, records: int, rounds: int) -> dict[str, object]:
         queries = _evaluate(model, data)
         wall.append(time.perf_counter() - started)
         cpu.append(time.process_time() - used)
-    seconds = sorted(wall)[len(wall) // 2]
+    seconds = statistics.median(wall)
     return {
         "items": data.num_items,
         "test_records": len(data.test),
@@ -82,7 +81,7 @@ def whole_corpus(items: int, records: int, rounds: int) -> dict[str, object]:
         "width": config.model.out_dim,
         "seconds": round(seconds, 3),
         "seconds_best": round(min(wall), 3),
-        "cpu_seconds": round(sorted(cpu)[len(cpu) // 2], 3),
+        "cpu_seconds": round(statistics.median(cpu), 3),
         "goal": {"goal": GOAL_SECONDS, "measured": round(seconds, 3), "reached": seconds <= GOAL_SECONDS},
     }
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from adi_lite.data.schema import MultiDomainDataset, Ragged
+from adi_lite.data.schema import Interactions, MultiDomainDataset, Ragged
 from adi_lite.evaluation.scorer import Scorer
 from adi_lite.models.scorer import ModelScorer
 from adi_lite.models.two_tower import ITEM_ID, USER_ID
@@ -18,7 +18,7 @@ from adi_lite.training.config import Config
 from adi_lite.training.optim import build_optimizers
 from adi_lite.training.trainer import _Run
 from benchmarks.plain import PlainADI, PlainDataset, row_loss
-from benchmarks.steps import Step
+from benchmarks.steps import Step, update
 
 
 @dataclass(frozen=True)
@@ -66,11 +66,7 @@ def plain_learner(
     def epoch() -> int:
         model.train()
         for batch in loader:
-            for optimizer in optimizers:
-                optimizer.zero_grad()
-            row_loss(model, batch).mean().backward()
-            for optimizer in optimizers:
-                optimizer.step()
+            update(optimizers, row_loss(model, batch).mean())
         return len(records)
 
     def scorer() -> Scorer:
@@ -84,6 +80,12 @@ def plain_learner(
         )
 
     return Learner(epoch, scorer, f"{row_negatives}, of the row")
+
+
+def random_part(records: Interactions, number: int) -> Interactions:
+    """``number`` of the records, always the same (all, where there are no more), with some of every domain."""
+    order = torch.randperm(len(records), generator=torch.Generator().manual_seed(0))
+    return records.take(order[:number])
 
 
 class VectorScorer:

@@ -19,15 +19,21 @@ SIDES = ("import", "data", "adi", "plain_shared", "plain_row")
 
 def peak_memory_mib(dataset: str, sides: Sequence[str], batch_size: int, width: int) -> dict[str, float]:
     """Peak resident memory in MiB of each of ``sides``, see :data:`SIDES`."""
-    out = {}
-    for side in sides:
-        command = [sys.executable, "-m", "benchmarks.memory", dataset, side, str(batch_size), str(width)]
-        environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
-        result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-        if result.returncode:
-            raise RuntimeError(f"{' '.join(command[1:])} failed:\n{result.stderr.strip()}")
-        out[side] = json.loads(result.stdout)["peak_mib"]
-    return out
+    return {s: peak_of_module_mib("benchmarks.memory", dataset, s, str(batch_size), str(width)) for s in sides}
+
+
+def peak_of_module_mib(*words: str) -> float:
+    """What ``python -m`` with these words says of its peak memory, at as many threads as here.
+
+    Raises:
+        RuntimeError: it failed; the message holds what it wrote to standard error.
+    """
+    command = [sys.executable, "-m", *words]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    if result.returncode:
+        raise RuntimeError(f"{' '.join(command[1:])} failed:\n{result.stderr.strip()}")
+    return json.loads(result.stdout)["peak_mib"]
 
 
 def peak_of_this_process_mib() -> float:

@@ -10,8 +10,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -24,13 +22,13 @@ from rich.console import Console
 
 from adi_lite.data.registry import DATASETS, load_dataset
 from adi_lite.data.schema import MultiDomainDataset
-from benchmarks.learners import Learner, library_learner, plain_learner
+from benchmarks.learners import Learner, library_learner, plain_learner, random_part
 from benchmarks.measure import interleaved
-from benchmarks.memory import ROOT, peak_of_this_process_mib
+from benchmarks.memory import ROOT, peak_of_module_mib, peak_of_this_process_mib
 from benchmarks.peers import recbole, rechub
 from benchmarks.report import finish, machine, published, table
 from benchmarks.steps import settings
-from benchmarks.time_to_recall import seconds_to_recall
+from benchmarks.time_to_recall import recall_rows, seconds_to_recall
 
 GOAL = 5.0  # times the records/s of a package's two-tower model
 TARGET = 0.60  # average Recall@10 of the validation queries
@@ -105,10 +103,12 @@ def main(argv: list[str] | None = None) -> None:
 
 def speed(data: MultiDomainDataset, args: argparse.Namespace) -> dict[str, dict]:
     """Records/s of each side, medians over rounds, and how many times as long as ADI's an epoch takes."""
-    part = data.replace(train=_some(data, args.records))
+    part = data.replace(train=random_part(data.train, args.records))
     learners, prepared = {}, {}
     for name in args.sides:
-        SIDES[name].build(data.replace(train=_some(data, 2 * args.batch_size)), 8, args.batch_size)  # imports
+        SIDES[name].build(
+            data.replace(train=random_part(data.train, 2 * args.batch_size)), 8, args.batch_size
+        )  # imports
         started = time.perf_counter()
         learners[name] = SIDES[name].build(part, args.width, args.batch_size)
         prepared[name] = time.perf_counter() - started
@@ -130,27 +130,17 @@ def speed(data: MultiDomainDataset, args: argparse.Namespace) -> dict[str, dict]
     return out
 
 
-def _some(data: MultiDomainDataset, records: int) -> object:
-    """A random part of the training records that has some of every domain."""
-    order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(0))
-    return data.train.take(order[:records])
-
-
 def _memory(name: str, args: argparse.Namespace) -> float:
     """Peak resident memory in MiB of a process that prepares the same records and trains one epoch."""
-    command = [sys.executable, "-m", "benchmarks.packages", "--side", name, "--dataset", args.dataset]
+    words = ["benchmarks.packages", "--side", name, "--dataset", args.dataset]
     for option in ("records", "batch_size", "width", "threads"):
-        command += [f"--{option.replace('_', '-')}", str(getattr(args, option))]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(args.threads)}
-    found = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    if found.returncode:
-        raise RuntimeError(f"{' '.join(command[1:])} failed:\n{found.stderr.strip()}")
-    return json.loads(found.stdout)["peak_mib"]
+        words += [f"--{option.replace('_', '-')}", str(getattr(args, option))]
+    return peak_of_module_mib(*words)
 
 
 def _train(name: str, args: argparse.Namespace) -> None:
     data = load_dataset(args.dataset)
-    SIDES[name].build(data.replace(train=_some(data, args.records)), args.width, args.batch_size).epoch()
+    SIDES[name].build(data.replace(train=random_part(data.train, args.records)), args.width, args.batch_size).epoch()
 
 
 def _about(args: argparse.Namespace, data: MultiDomainDataset) -> dict[str, object]:
@@ -201,16 +191,7 @@ def _show(result: dict, console: Console) -> None:
         console.print(table("Peak memory of a process", ["", "MiB"], rows))
     if "recall" in result:
         target = result["recall"]["target"]
-        rows = [
-            [
-                name,
-                "not reached" if r["seconds"] is None else f"{r['seconds']:.1f}",
-                f"{r['best']:.3f}",
-                str(r["epochs"]),
-            ]
-            for name, r in result["recall"].items()
-            if name != "target"
-        ]
+        rows = recall_rows(result["recall"])
         console.print(table(f"Seconds until Recall@10 of {target}", ["", "s", "best", "epochs"], rows))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 import torch
@@ -13,8 +13,8 @@ from adi_lite.data.schema import MultiDomainDataset
 from adi_lite.models.config import Method
 from adi_lite.models.two_tower import TwoTower
 from adi_lite.training.config import Config
-from adi_lite.training.objective import Objective
 from adi_lite.training.optim import build_optimizers
+from adi_lite.training.trainer import build_objective
 from benchmarks.plain import PlainADI, PlainDataset, draw_shared, row_loss, shared_loss
 
 Step = Callable[[], int]
@@ -38,18 +38,13 @@ def library_step(data: MultiDomainDataset, config: Config) -> Step:
     torch.manual_seed(config.train.seed)
     model = TwoTower(config.model, data.schema, data.num_items).train()
     optimizers = build_optimizers(model, config.train)
-    objective = Objective(data, config.train)
+    objective = build_objective(data, config.train)
     generator = torch.Generator().manual_seed(config.train.seed)
     batches = _full_batches(data, config.train.batch_size, generator)
 
     def step() -> int:
         batch = next(batches)
-        loss = objective(model, batch, generator).sum() / len(batch)
-        for optimizer in optimizers:
-            optimizer.zero_grad()
-        loss.backward()
-        for optimizer in optimizers:
-            optimizer.step()
+        update(optimizers, objective(model, batch, generator).sum() / len(batch))
         return len(batch)
 
     return step
@@ -83,14 +78,19 @@ def plain_step(
             losses = row_loss(model, batch)
         else:
             losses = shared_loss(model, batch, draw_shared(data, train.num_negatives, generator), sizes)
-        for optimizer in optimizers:
-            optimizer.zero_grad()
-        losses.mean().backward()
-        for optimizer in optimizers:
-            optimizer.step()
+        update(optimizers, losses.mean())
         return len(losses)
 
     return step
+
+
+def update(optimizers: Sequence[torch.optim.Optimizer], loss: torch.Tensor) -> None:
+    """One step of all optimizers down the gradient of ``loss``."""
+    for optimizer in optimizers:
+        optimizer.zero_grad()
+    loss.backward()
+    for optimizer in optimizers:
+        optimizer.step()
 
 
 def _endless(loader: DataLoader) -> Iterator[dict[str, torch.Tensor]]:

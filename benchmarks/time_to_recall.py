@@ -40,3 +40,12 @@ def seconds_to_recall(
         "epochs": len(curve),
         "curve": curve,
     }
+
+
+def recall_rows(part: dict) -> list[list[str]]:
+    """Name, seconds to the target, best recall and epochs of each side of a ``recall`` part, as tables print them."""
+    return [
+        [name, "not reached" if r["seconds"] is None else f"{r['seconds']:.1f}", f"{r['best']:.3f}", str(r["epochs"])]
+        for name, r in part.items()
+        if name != "target"
+    ]

@@ -12,7 +12,7 @@ from adi_lite.data.batches import InputBuilder, sort_by_domain
 from adi_lite.data.schema import Interactions, Ragged
 from adi_lite.models.two_tower import TwoTower
 from adi_lite.nn.embedding import module_key
-from adi_lite.training.objective import Objective
+from adi_lite.training.objective import FixedNegativesObjective, Objective
 from benchmarks.__main__ import main
 from benchmarks.features import training_with_features
 from benchmarks.growth import growth_with_records
@@ -264,3 +264,19 @@ def test_the_command_prints_one_object_and_writes_it(tmp_path, capsys):
     assert result["recall"]["adi"]["epochs"] == 1 and 0 < result["recall"]["plain_row"]["best"] < 1
     assert 0 < result["bound"]["share_of_bound"] < 1 and result["bound"]["flops"] > 0
     assert "Cost by width" in printed.err and "Training, xmarket-sample" in printed.err
+
+
+def test_a_step_with_negatives_of_the_row_has_their_loss(monkeypatch):
+    """The side ``adi_row`` is timed with the loss that the training loop would use."""
+    seen, right = [], FixedNegativesObjective.__call__
+
+    def spy(self, model, batch, generator):
+        seen.append(self.negatives.shape)
+        return right(self, model, batch, generator)
+
+    monkeypatch.setattr(FixedNegativesObjective, "__call__", spy)
+    data = synthetic(2, users=20, items=30, records=80)
+    assert library_step(data, settings(width=8, batch_size=40, num_negatives=5, fixed_negatives=True))() == 40
+    assert seen == [(80, 5)]
+    library_step(data, settings(width=8, batch_size=40, num_negatives=5))()
+    assert len(seen) == 1, "shared negatives otherwise"

@@ -127,16 +127,21 @@ def domain_folder(name: str) -> str:
     return safe if len(safe) <= 120 else f"{safe[:100]}~{hashlib.sha256(name.encode()).hexdigest()[:16]}"
 
 
+def build_objective(
+    data: MultiDomainDataset, train: TrainConfig, ranks: OneProcess | None = None
+) -> Objective | FixedNegativesObjective:
+    """The loss that the settings ask for, on the records of ``data``."""
+    if train.fixed_negatives:
+        return FixedNegativesObjective(data, train, _generator(train.seed, "negatives"), ranks)
+    return Objective(data, train, ranks)
+
+
 class _Period:
     """What training needs of one period of the training time: its records and, as they were known then, all else."""
 
     def __init__(self, data: MultiDomainDataset, train: TrainConfig, ranks: OneProcess) -> None:
         self.data, self.steps = data, -(-len(data.train) // train.batch_size)
-        self.objective = (
-            FixedNegativesObjective(data, train, _generator(train.seed, "negatives"), ranks)
-            if train.fixed_negatives
-            else Objective(data, train, ranks)
-        )
+        self.objective = build_objective(data, train, ranks)
         self.self_training = train.self_training and SelfTraining(data, train.self_training, ranks)
 
 
