@@ -194,8 +194,6 @@ def on(plan: Plan, dataset: str) -> Plan:
 
 
 INDUSTRIAL = (
-    *(on(plan, d) for plan in (TABLE2, TABLE6, TABLE7, TABLE8) for d in ("simulator", "globo")),
-    on(FIGURE3, "simulator"),
-    on(FIGURE3, "globo"),
+    *(on(plan, d) for plan in (TABLE2, TABLE6, TABLE7, TABLE8, FIGURE3) for d in ("simulator", "globo")),
     on(TABLE2, "kuairand"),
 )

@@ -15,6 +15,15 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 MARKERS = ("o", "s", "^", "D")
 
 
+def _line_style(i: int) -> dict[str, str]:
+    """Colour, marker and dashes of the i-th line of a figure, told apart in grey as well."""
+    return {
+        "color": (*COLOURS, "#000000")[i % 5],
+        "marker": (*MARKERS, "x")[i % 5],
+        "linestyle": ("-", "--", "-.", ":")[i % 4],
+    }
+
+
 def dots(table: pd.DataFrame, metric: str) -> Figure:
     """A :func:`~adi_lite.experiments.tables.summary` as dots with intervals, a panel each domain; crosses: the paper."""
     domains = list(dict.fromkeys(table["domain"]))
@@ -51,9 +60,8 @@ def by_number(table: pd.DataFrame, lines: dict[str, dict[int, str]], metric: str
         for i, (name, at) in enumerate(lines.items()):
             own = part.loc[list(at.values())]
             error = np.stack([own["mean"] - own["low"], own["high"] - own["mean"]])
-            style = {"marker": MARKERS[i], "color": COLOURS[i], "linestyle": ("-", "--", "-.", ":")[i]}
             x = np.array(list(at)) + 0.08 * (i - (len(lines) - 1) / 2)  # so that intervals do not cover each other
-            ax.errorbar(x, own["mean"], yerr=error, capsize=2, label=name, **style)
+            ax.errorbar(x, own["mean"], yerr=error, capsize=2, label=name, **_line_style(i))
         ax.set_title(domain)
         ax.set_xlabel(xlabel)
         ax.set_xticks(list(next(iter(lines.values()))))
@@ -151,8 +159,7 @@ def by_the_hour(hourly: pd.DataFrame, titles: list[str], metric: str) -> Figure:
     for ax, domain in zip(np.atleast_1d(axes), domains, strict=True):
         for i, title in enumerate(titles):
             own = hourly[(hourly["domain"] == domain) & (hourly["title"] == title)].groupby("hour")[metric].mean()
-            style = {"color": COLOURS[i], "marker": MARKERS[i], "linestyle": ("-", "--", "-.", ":")[i]}
-            ax.plot(own.index, own.to_numpy(), markersize=4, label=title, **style)
+            ax.plot(own.index, own.to_numpy(), markersize=4, label=title, **_line_style(i))
         ax.set_title(domain)
         ax.set_xlabel("hour of the day")
         ax.set_xticks(range(0, 25, 6))
@@ -174,15 +181,7 @@ def growth(parts: dict[str, dict], titles: dict[str, str]) -> Figure:
     styles: dict[str, dict] = {}
     for ax, (name, part) in zip(np.atleast_1d(axes), parts.items(), strict=True):
         for label in part["slope_of_cpu_time"]:
-            i = len(styles)
-            styles.setdefault(
-                label,
-                {
-                    "color": (*COLOURS, "#000000")[i % 5],
-                    "marker": (*MARKERS, "x")[i % 5],
-                    "linestyle": ("-", "--", "-.", ":")[i % 4],
-                },
-            )
+            styles.setdefault(label, _line_style(len(styles)))
             x = [int(v) for v in part["points"]]
             y = [p[label]["cpu_ms_per_step"] for p in part["points"].values()]
             ax.plot(x, y, **styles[label], label=label)

@@ -90,22 +90,23 @@ def run_plan(
     data = load_for(size, say) if data is None else data
     store = store or Store(runs_folder() / profile, PUBLISHED / "runs" if profile == "full" else None)
     jobs = list(_jobs(plan, size, only))
-    if not train:
-        missing = sum(store.find(_key(plan, row, size, config, data) | content) is None for row, config in jobs)
-        if missing:
-            raise MissingRunsError(f"{missing} of {len(jobs)} runs are not there at the profile {profile!r}")
     runs: dict[str, list[StoredRun]] = {}
-    started = time.perf_counter()
+    started, missing = time.perf_counter(), 0
     for n, (row, config) in enumerate(jobs, 1):
         key = _key(plan, row, size, config, data) | content
         found = store.find(key) if reuse else None
         seed = "" if config is None else f", seed {config.train.seed}"
+        if found is None and not train:
+            missing += 1
+            continue
         if found is None:
             say(f"[{n}/{len(jobs)}] {row.title}{seed} … ({time.perf_counter() - started:.0f} s so far)")
             found = store.put(key, *run_row(plan, row, config, data))
         runs.setdefault(row.label, []).append(found)
         average = found.evaluations[plan.protocols[0]].average()[f"recall@{plan.ks[0]}"]
         say(f"[{n}/{len(jobs)}] {row.title}{seed}: Recall@{plan.ks[0]} {average:.4f} ({found.about['seconds']:.0f} s)")
+    if missing:
+        raise MissingRunsError(f"{missing} of {len(jobs)} runs are not there at the profile {profile!r}")
     return PlanResult(plan, profile, data.name, data.domains, dict(data.notes), runs)
 
 
