@@ -51,9 +51,11 @@ def test_library_sides_are_measured_and_written(tmp_path, capsys):
 
 
 def test_goals_count_two_tower_models_of_packages_only():
-    row = {"times_adi": 6.0, "package": "p", "two_towers": True}
-    goal = packages._goal({"a": row, "b": {**row, "times_adi": 4.0}, "c": {**row, "two_towers": False}})
-    assert {n: g["reached"] for n, g in goal.items()} == {"a": True, "b": False}
+    row = {"title": "T", "times_adi": 6.0, "package": "shop", "two_towers": True}
+    others = {"b": {**row, "title": "U", "times_adi": 4.0}, "c": {**row, "title": "V", "two_towers": False}}
+    goal = packages._goal({"a": row, **others})
+    reached = {name: g["reached"] for name, g in goal.items()}
+    assert reached == {"times_package/T (shop)": True, "times_package/U (shop)": False}
 
 
 def test_sizes_must_be_positive(capsys):

@@ -84,12 +84,17 @@ def features_table(benchmarks: dict) -> pd.DataFrame:
     )
 
 
-def recall_table(*results: dict) -> pd.DataFrame:
+def recall_table(packages: dict) -> pd.DataFrame:
     """Seconds of training until the target's Recall@10 on validation queries (empty: not reached), and the best seen."""
+    titles = package_table(packages)
     rows = {
-        name: (side["seconds"], side["best"], side["epochs"], side["curve"][-1]["seconds"])
-        for result in results
-        for name, side in result["recall"].items()
+        f"{titles.loc[name, 'model']} ({titles.loc[name, 'package']})": (
+            side["seconds"],
+            side["best"],
+            side["epochs"],
+            side["curve"][-1]["seconds"],
+        )
+        for name, side in packages["recall"].items()
         if name != "target"
     }
     return pd.DataFrame.from_dict(
@@ -97,10 +102,69 @@ def recall_table(*results: dict) -> pd.DataFrame:
     )
 
 
-def goal_line(name: str, goal: dict, unit: str, least: bool = True) -> str:
-    """One goal in words: what was measured, and whether that is enough (at ``least`` the goal, or at most)."""
-    word = "reached" if goal["reached"] else "not reached"
-    return f"{name}: {goal['measured']:,.2f} {unit}, goal {'≥' if least else '≤'} {goal['goal']:,} {unit}: {word}"
+GOALS = {
+    "records_per_second": ("ADI, records a second of training", "≥"),
+    "records_per_cpu_second": ("ADI, records a processor second of training", "≥"),
+    "peak_mib": ("peak memory of training, MiB", "≤"),
+    "times_plain_row": ("ADI, times the records a second of the plain loop, batches of {}", "≥"),
+    "share_of_bound": ("share of the bound of a step", "≥"),
+    "features": ("ADI-SE with all features, records a second", "≥"),
+    "whole_corpus": ("Recall@1000 of 10,000 records over 100,000 items, s", "≤"),
+    "times_package": ("ADI-SE, times the records a second of {}", "≥"),
+    "times_faiss": ("retrieval, times the time of faiss alone", "≤"),
+    "rate": ("requests a second served, {} index", "≥"),
+    "p99_ms": ("p99 latency, {} index, ms", "≤"),
+    "errors": ("failed requests, {} index", "≤"),
+}
+"""What the goals of the published results are called, and whether more or less is wanted."""
+
+
+def goal_table(*results: dict) -> pd.DataFrame:
+    """Every goal of the results: what was measured, what was asked, whether it is reached."""
+    rows = []
+    for result in results:
+        for key, goal in result.get("goal", {}).items():
+            kind, _, of = key.partition("/")
+            name, sign = GOALS[kind]
+            of = of or str(result["about"].get("kind", ""))
+            reached = "yes" if goal["reached"] else "no"
+            rows.append((name.format(of), goal["measured"], f"{sign} {goal['goal']:,}", reached))
+    return pd.DataFrame(rows, columns=["", "measured", "goal", "reached"]).set_index("")
+
+
+def processes_table(processes: dict) -> pd.DataFrame:
+    """Training by one process and several, tables in memory and on disk: records/s, and the largest process's MiB."""
+    columns = ["records/s", "times one process", "peak, MiB", "of it anonymous, MiB"]
+    rows = {
+        name: (
+            side["records_per_second"],
+            side["times_speed_of_first"],
+            max(side["peak_mib"]),
+            max((a for a in side["anonymous_mib"] if a is not None), default=float("nan")),
+        )
+        for name, side in processes["sides"].items()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+
+
+PACKING = {
+    "pack": "packing",
+    "load": "loading into memory",
+    "train_packed": "training, packed",
+    "train_in_memory": "training, in memory",
+}
+
+
+def packing_table(packing: dict) -> pd.DataFrame:
+    """By number of records, seconds and anonymous MiB of packing tables, of loading them, and of training from either."""
+    rows = {
+        (f"{int(records):,}", title): (point[side]["seconds"], point[side]["anonymous_mib"])
+        for records, point in packing["records"].items()
+        for side, title in PACKING.items()
+    }
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=["seconds", "anonymous memory, MiB"])
+    table.index = pd.MultiIndex.from_tuples(rows, names=["records", ""])
+    return table
 
 
 def step_table(benchmarks: dict) -> pd.DataFrame:

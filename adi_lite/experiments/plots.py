@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from adi_lite.evaluation.significance import AVERAGE
 
@@ -177,26 +178,38 @@ def growth(parts: dict[str, dict], titles: dict[str, str]) -> Figure:
         parts: of each panel the ``points`` and ``slope_of_cpu_time`` of a benchmark.
         titles: name of what grows, by panel.
     """
-    figure, axes = plt.subplots(1, len(parts), figsize=(2.6 * len(parts) + 0.5, 3.4), layout="constrained")
+    columns = min(3, len(parts))
+    rows = -(-len(parts) // columns)
+    size = (2.9 * columns + 0.6, 2.7 * rows + 0.6)
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
     styles: dict[str, dict] = {}
-    for ax, (name, part) in zip(np.atleast_1d(axes), parts.items(), strict=True):
-        for label in part["slope_of_cpu_time"]:
+    for ax, (name, part) in zip(axes.flat, parts.items(), strict=False):
+        x = [int(v) for v in part["points"]]
+        for label, slope in part["slope_of_cpu_time"].items():
             styles.setdefault(label, _line_style(len(styles)))
-            x = [int(v) for v in part["points"]]
             y = [p[label]["cpu_ms_per_step"] for p in part["points"].values()]
             ax.plot(x, y, **styles[label], label=label)
-        slopes = ", ".join(f"{v:.2f}" for v in part["slope_of_cpu_time"].values())
-        ax.set(xscale="log", yscale="log", xlabel=titles[name], title=f"slopes {slopes}")
-        ax.title.set_fontsize(8)
-        ax.grid(alpha=0.3, which="both")
-    np.atleast_1d(axes)[0].set_ylabel("processor time of a step, ms (records: of an epoch)")
-    found = {k: v for ax in np.atleast_1d(axes) for v, k in zip(*ax.get_legend_handles_labels(), strict=True)}
-    figure.legend(found.values(), found.keys(), loc="outside lower center", ncols=5, frameon=False)
+            ax.annotate(f" {slope:.2f}", (x[-1], y[-1]), va="center", fontsize=7)
+        ax.set(xscale="log", yscale="log", xlabel=titles[name])
+        low, high = ax.get_ylim()
+        if high < 4 * low:  # or noise would look like growth
+            ax.set_ylim(low / 2, high * 2)
+        ax.set_xticks(x, [f"{v // 1000}k" if v >= 1000 else str(v) for v in x])
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.yaxis.set_major_formatter(lambda v, _: f"{v:,.0f}")
+        ax.minorticks_off()
+        ax.margins(x=0.2)
+        ax.grid(alpha=0.3)
+    for ax in axes.flat[len(parts) :]:
+        ax.remove()
+    figure.supylabel("processor time of a step, ms\n(records: of an epoch)", fontsize=9)
+    found = {k: v for ax in figure.axes for v, k in zip(*ax.get_legend_handles_labels(), strict=True)}
+    figure.legend(found.values(), found.keys(), loc="outside lower center", ncols=4, frameon=False)
     return figure
 
 
 def bars(values: pd.Series, xlabel: str, reference: float | None = None, reference_label: str = "") -> Figure:
-    """Horizontal bars on a logarithmic axis with their numbers, and a dashed line at ``reference``."""
+    """Horizontal bars with their numbers, and a dashed line at ``reference``."""
     figure, ax = plt.subplots(figsize=(7, 0.34 * len(values) + 1.0), layout="constrained")
     place = np.arange(len(values))[::-1]
     ax.barh(place, values, color="#56B4E9", edgecolor="black")
@@ -206,6 +219,6 @@ def bars(values: pd.Series, xlabel: str, reference: float | None = None, referen
         ax.axvline(reference, color="black", linestyle="--", label=reference_label)
         ax.legend(frameon=False, loc="lower right", fontsize=8)
     ax.set_yticks(place, values.index)
-    ax.set(xscale="log", xlabel=xlabel)
-    ax.margins(x=0.15)
+    ax.set_xlabel(xlabel)
+    ax.margins(x=0.12)
     return figure

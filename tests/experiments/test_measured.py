@@ -6,17 +6,25 @@ import pytest
 
 from adi_lite.experiments import measured as module
 from adi_lite.experiments.measured import (
+    GROWTH,
+    PACKING,
+    features_table,
+    goal_table,
     growth_table,
     load_table,
     machine_line,
     measured,
+    package_table,
+    packing_table,
+    processes_table,
+    recall_table,
     search_table,
     step_table,
     train_table,
     trials_table,
 )
 
-NAMES = ("benchmarks", "retrieval_speed", "serving_flat", "serving_hnsw")
+NAMES = ("benchmarks", "packages", "packing", "processes", "retrieval_speed", "serving_flat", "serving_hnsw")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -46,6 +54,75 @@ def test_tables_hold_the_figures():
     load = load_table(measured("serving_flat"), measured("serving_hnsw"))
     assert load.loc[("flat", 1), "p99, ms"] == measured("serving_flat")["runs"][0]["p99_ms"]
     assert set(load.index.get_level_values("index")) == {"flat", "hnsw"}
+
+
+def test_packages_stand_beside_adi():
+    packages = measured("packages")
+    table = package_table(packages)
+    assert table.loc["adi", "times ADI-SE's processor time"] == 1 and table.loc["adi", "package"] == "adi-lite"
+    assert {"torch-rechub", "recbole"} <= set(table["package"])
+    rate = packages["speed"]["recbole_dssm"]["records_per_second"]
+    assert table.loc["recbole_dssm", "records/s"] == rate
+    recall = recall_table(packages)
+    assert len(recall) == len(packages["recall"]) - 1
+    assert recall.loc["ADI-SE (adi-lite)", "best Recall@10"] == packages["recall"]["adi"]["best"]
+
+
+def test_features_with_and_without_self_training():
+    benchmarks = measured("benchmarks")
+    table = features_table(benchmarks)
+    assert table.loc["adi_se", "times ADI-SE's processor time"] == 1
+    assert table.loc["dnn", "records/s"] == benchmarks["features"]["methods"]["dnn"]["records_per_second"]
+    assert benchmarks["features"]["records_of_the_day"] > 1_000_000  # the size of the published tables
+
+
+def test_every_part_that_grows_is_published():
+    benchmarks = measured("benchmarks")
+    assert set(GROWTH) <= set(benchmarks) and growth_table(benchmarks).loc["adi"].notna().all()
+
+
+def test_processes_and_packing_by_their_largest():
+    sides = {
+        "1 process": {
+            "records_per_second": 10.0,
+            "times_speed_of_first": 1.0,
+            "peak_mib": [3.0],
+            "anonymous_mib": [None],
+        },
+        "2 processes": {
+            "records_per_second": 15.0,
+            "times_speed_of_first": 1.5,
+            "peak_mib": [3.0, 4.0],
+            "anonymous_mib": [1.0, 2.0],
+        },
+    }
+    table = processes_table({"sides": sides})
+    assert table.loc["2 processes"].tolist() == [15.0, 1.5, 4.0, 2.0]
+    assert table.loc["1 process"].isna().tolist() == [False, False, False, True]
+    point = {side: {"seconds": n, "anonymous_mib": 10.0 * n} for n, side in enumerate(PACKING)}
+    packed = packing_table({"records": {"1000": point}})
+    assert packed.loc[("1,000", PACKING["train_packed"])].tolist() == [2, 20.0]
+
+
+def test_goals_in_words():
+    goals = {
+        "times_plain_row/4096": {"goal": 20, "measured": 14.9, "reached": False},
+        "whole_corpus": {"goal": 10.0, "measured": 4.0, "reached": True},
+    }
+    served = {"p99_ms": {"goal": 50, "measured": 27.0, "reached": True}}
+    table = goal_table({"goal": goals, "about": {}}, {"about": {}}, {"goal": served, "about": {"kind": "hnsw"}})
+    assert table.loc["ADI, times the records a second of the plain loop, batches of 4096"].tolist() == [
+        14.9,
+        "≥ 20",
+        "no",
+    ]
+    assert table.loc["p99 latency, hnsw index, ms"].tolist() == [27.0, "≤ 50", "yes"]
+    assert table.iloc[1]["goal"] == "≤ 10.0" and len(table) == 3
+
+
+def test_every_published_goal_has_a_name():
+    table = goal_table(*(measured(name) for name in NAMES))
+    assert len(table) == sum(len(measured(name).get("goal", {})) for name in NAMES) == table.index.nunique()
 
 
 def test_goals_are_reached_in_full_runs():
