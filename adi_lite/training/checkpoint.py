@@ -7,10 +7,8 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from adi_lite import __version__
@@ -18,6 +16,7 @@ from adi_lite.atomic import replacing
 from adi_lite.data.schema import MultiDomainDataset, Ragged, Schema
 from adi_lite.models.two_tower import TwoTower
 from adi_lite.training.config import Config
+from adi_lite.training.tensor_file import Blocks, blocks_of, write
 
 FORMAT = 1
 MODEL_FILE, RESUME_FILE = "model.safetensors", "resume.safetensors"
@@ -29,20 +28,19 @@ class CheckpointError(ValueError):
     """A checkpoint that cannot be used here; the message says why."""
 
 
-def save(path: Path, tensors: Mapping[str, Tensor], about: Mapping) -> None:
-    """Write tensors with a description; a reader sees the old file or the new one, never a part."""
+def save(path: Path, tensors: Mapping[str, Tensor | Blocks], about: Mapping) -> None:
+    """Write tensors with a description; a reader sees the old file or the new one, never a part.
+
+    No tensor is copied whole. A table that two towers share has two names, and is written for each.
+    """
     text = json.dumps({"format": FORMAT, "version": __version__, **about})
+    parts = {name: t if isinstance(t, Blocks) else blocks_of(t) for name, t in tensors.items()}
     with replacing(path) as partial:
-        save_file(
-            # A table that two towers share has two names; safetensors wants a copy for each.
-            {k: v.detach().clone(memory_format=torch.contiguous_format) for k, v in tensors.items()},
-            partial,
-            {"adi_lite": text},
-        )
+        write(partial, parts, {"adi_lite": text})
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict]:
-    """Read what :func:`save` wrote: the tensors and the description."""
+    """Read what :func:`save` wrote: the tensors and the description. The tensors lie in the file, until they are used."""
     if not path.is_file():
         raise CheckpointError(f"no checkpoint at {path}")
     try:

@@ -124,14 +124,9 @@ class DistributedRun(_Run):
         return found
 
     def _finish(self) -> None:
-        tables = self.ranks.tables(self.model)
-        tensors = {
-            name: shards.whole(value, tables[name].num_embeddings, self.ranks) if name in tables else value.cpu()
-            for name, value in self.model.state_dict().items()
-        }
-        if self.ranks.rank == 0:
-            checkpoint.save(self.out / checkpoint.MODEL_FILE, tensors, self._about())
-        self.ranks.barrier()
+        sharded = {name: t.num_embeddings for name, t in self.ranks.tables(self.model).items()}
+        path = self.out / checkpoint.MODEL_FILE
+        shards.save_whole(path, self.model.state_dict(), sharded, self._about(), self.ranks)
 
     def _validate(self) -> float:
         """The metric of the whole split: each process ranks for its own users."""

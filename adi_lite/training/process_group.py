@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from adi_lite.data.batches import Bag, Inputs
-from adi_lite.models.two_tower import TwoTower
+from adi_lite.nn.embedding import Zeros
 from adi_lite.nn.normalization import DomainBatchNorm
-from adi_lite.nn.sharded_embedding import ShardedTable
+from adi_lite.nn.sharded_embedding import ShardedTable, sharded_table
 from adi_lite.nn.synced_normalization import SyncedBatchNorm
 from adi_lite.training.ranks import OneProcess, share
 
@@ -127,24 +127,12 @@ class ProcessGroup(OneProcess):
         kept = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"  # else the store died with them
         return restarts() > 0 and (not kept or self.store.check([BEGUN]))
 
-    def place(self, model: TwoTower) -> None:
-        """Cut the tables by rows, let normalisation see the rows of all processes, and move all to the device.
+    def table(self, rows: int, width: int, std: float, sparse: bool, zeros: Zeros = torch.zeros) -> ShardedTable:
+        """This process's rows: the same numbers as in one process, whatever the number of processes."""
+        return sharded_table(rows, width, std, sparse, zeros)
 
-        The whole model is made first, on every process: so it starts with the same numbers whatever their number.
-        """
-        cut: dict[int, ShardedTable] = {}  # a table that both towers share stays one
-
-        def sharded(table: nn.Embedding) -> ShardedTable:
-            if id(table) not in cut:
-                cut[id(table)] = ShardedTable(table)
-            return cut[id(table)]
-
-        for tower in (model.user, model.item):
-            tables = tower.embedding.tables
-            whole = dict(tables)
-            tables.update({name: sharded(table) for name, table in whole.items()})
-        if model.bias is not None:
-            model.bias = sharded(model.bias)
+    def place(self, model: nn.Module) -> None:
+        """Let normalisation see the rows of all processes, and move all to the device."""
         for module in list(model.modules()):
             for name, child in module.named_children():
                 if isinstance(child, DomainBatchNorm):

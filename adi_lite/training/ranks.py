@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from adi_lite.data.batches import Inputs
+from adi_lite.nn.embedding import Table, Zeros, whole_table
 
 
 class OneProcess:
@@ -15,8 +16,12 @@ class OneProcess:
 
     rank, world = 0, 1
 
+    def table(self, rows: int, width: int, std: float, sparse: bool, zeros: Zeros = torch.zeros) -> Table:
+        """An embedding table, of which a process holds its own rows only."""
+        return whole_table(rows, width, std, sparse, zeros)
+
     def place(self, model: nn.Module) -> None:
-        """Make a whole model, the same on every process, into this process's part of it."""
+        """Make a model with tables of :meth:`table` into this process's part of it, and move it to its device."""
 
     def share(self, rows: int) -> slice:
         """Which of ``rows`` rows are this process's."""

@@ -168,7 +168,7 @@ class _Run:
         train = config.train
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(train.seed)
-            self.model = TwoTower(config.model, data.schema, data.num_items)
+            self.model = TwoTower(config.model, data.schema, data.num_items, table=self.ranks.table)
         # Hashing the data takes a while, and neither it nor the model's description changes over the run.
         self.described = checkpoint.describe_model(self.model, config, data) if out is not None else {}
         self.records = checkpoint.records_fingerprint(data) if out is not None else ""

@@ -15,7 +15,7 @@ from torch import multiprocessing
 
 from adi_lite.nn.embedding import Table
 from adi_lite.nn.normalization import BatchNorm, DomainBatchNorm
-from adi_lite.nn.sharded_embedding import ShardedTable
+from adi_lite.nn.sharded_embedding import ShardedTable, own_rows
 from adi_lite.nn.synced_normalization import SyncedBatchNorm
 from adi_lite.training import trainer
 from adi_lite.training.config import Config
@@ -176,7 +176,7 @@ def table_errors(ranks: ProcessGroup) -> dict[str, float]:
     for sparse in (False, True):
         weight = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
         whole = Table.from_pretrained(weight.clone(), freeze=False, sparse=sparse)
-        table = ShardedTable(Table.from_pretrained(weight, sparse=sparse))
+        table = ShardedTable(5, weight[own_rows(5)].clone(), sparse)
         asked = {0: torch.tensor([4, 4, 0, 1])}
         codes = asked.get(ranks.rank, torch.zeros(0, dtype=torch.int64))
         out = table(codes)
