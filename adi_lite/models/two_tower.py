@@ -11,6 +11,7 @@ from adi_lite.data.schema import Feature, Schema
 from adi_lite.models.config import ModelConfig
 from adi_lite.models.registry import build_network
 from adi_lite.nn.embedding import FeatureEmbedding, MakeTable, module_key, whole_table
+from adi_lite.nn.precision import wide
 
 USER_ID, ITEM_ID = "user_id", "item_id"
 """Names of the features that identify a row."""
@@ -44,7 +45,7 @@ class Tower(nn.Module):
 
     def forward(self, inputs: Inputs) -> Tensor:
         fields, f_domain = self.embedding(inputs)
-        out = self.network(fields, f_domain, inputs.counts)
+        out = wide(self.network(fields, f_domain, inputs.counts))
         if self.gain is not None:
             own = fields[:, :-1] if self.embedding.domain_field else fields
             out = own.mean(1) + self.gain * out
@@ -104,6 +105,10 @@ class TwoTower(nn.Module):
             ],
             1,
         )
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
 
     def num_parameters(self) -> dict[str, int]:
         """Parameters of the embedding tables (``embeddings``) and of everything else (``networks``).

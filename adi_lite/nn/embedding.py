@@ -34,7 +34,7 @@ class Table(nn.Embedding):
 
 Zeros = Callable[..., Tensor]
 """Makes a tensor of zeros of a shape, ``zeros(rows, width)``, where tables shall lie: in memory, as ``torch.zeros``, or on
-disk (:class:`adi_lite.training.on_disk.FilesOf`)."""
+disk (:class:`adi_lite.training.storage.OnDisk`)."""
 
 MakeTable = Callable[[int, int, float, bool], Table]
 """Makes a table of (rows, width, standard deviation, sparse gradients), as :func:`whole_table` does."""

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -15,6 +16,7 @@ from adi_lite import __version__
 from adi_lite.atomic import replacing
 from adi_lite.data.schema import MultiDomainDataset, Ragged, Schema
 from adi_lite.models.two_tower import TwoTower
+from adi_lite.nn.embedding import Table
 from adi_lite.training.config import Config
 from adi_lite.training.tensor_file import Blocks, blocks_of, write
 
@@ -60,7 +62,9 @@ def fingerprint(data: MultiDomainDataset) -> str:
     """A hash of the domains and of what each row of users and items stands for: equal where a model's rows fit."""
     digest = hashlib.sha256(json.dumps(data.schema.to_dict(), sort_keys=True).encode())
     for ids in (data.user_ids, data.item_ids):
-        digest.update("\0".join(map(str, ids.tolist())).encode())
+        for start in range(0, len(ids), 2**16):  # of all at once, the text would be many times the ids
+            part = ids[start : start + 2**16].tolist()
+            digest.update(("\0" * (start > 0) + "\0".join(map(str, part))).encode())
     return digest.hexdigest()[:16]
 
 
@@ -94,14 +98,21 @@ def describe_model(model: TwoTower, config: Config, data: MultiDomainDataset) ->
 
 
 def build_from(about: Mapping, tensors: Mapping[str, Tensor], path: Path) -> tuple[TwoTower, Config]:
-    """The model that a checkpoint describes, with its weights."""
+    """The model that a checkpoint describes, with its weights. Its tables stay in the file, of which rows are read as
+    they are looked up."""
     config = config_of(about, path)
-    model = TwoTower(config.model, Schema.from_dict(about["schema"]), about["num_items"])
+    model = TwoTower(config.model, Schema.from_dict(about["schema"]), about["num_items"], table=_without_rows)
+    named = model.named_modules(remove_duplicate=False)
+    tables = {f"{name}.weight" for name, module in named if isinstance(module, Table)}
     try:
-        model.load_state_dict(dict(tensors))
+        model.load_state_dict({n: t if n in tables else t.clone() for n, t in tensors.items()}, assign=True)
     except RuntimeError as error:
         raise CheckpointError(f"{path} does not hold the model that it describes: {error}") from None
     return model.eval(), config
+
+
+def _without_rows(rows: int, width: int, std: float, sparse: bool) -> Table:
+    return Table.from_pretrained(torch.empty(rows, width, device="meta"), freeze=False, sparse=sparse)
 
 
 def config_of(about: Mapping, path: Path) -> Config:
