@@ -77,6 +77,8 @@ def train(
     """Train a method and keep the model in OUT.
 
     OUT gets run.json, model.safetensors, and the course of the training as metrics.jsonl and, for TensorBoard, in logs/.
+
+    Tables larger than memory: --tables-on-disk DIR --set optimizer=rowwise_adagrad --set sparse_embeddings=true.
     """
     from adi_lite.training.checkpoint import RESUME_FILE
     from adi_lite.training.log import RunLog
