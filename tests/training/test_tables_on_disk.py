@@ -188,4 +188,4 @@ def test_memory_does_not_grow_with_a_table_on_disk(tmp_path):
     assert found["disk"]["row"] == found["memory"]["row"]
     assert found["disk"]["table"] == pytest.approx(390.6, abs=0.1)
     assert found["disk"]["grew"] < found["disk"]["table"] / 3, found
-    assert found["memory"]["grew"] > found["memory"]["table"], "the measure sees a table in memory"
+    assert found["memory"]["grew"] > 0.9 * found["memory"]["table"], "the measure sees a table in memory"
