@@ -9,18 +9,21 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from adi_lite.cli import run
 from adi_lite.cli.common import Changes, Json, Markets, Test, Valid, changes_of, console, show, show_lines
 from adi_lite.cli.train import (
+    BF16,
     BuiltIn,
+    Device,
     Method,
     OwnTables,
     Seed,
     Settings,
+    TablesOnDisk,
     check_goes_on,
     epoch_line,
     fitted,
@@ -32,6 +35,7 @@ from adi_lite.training.checkpoint import SHARDS_FILE
 from adi_lite.training.distributed import fit_distributed
 from adi_lite.training.log import RunLog
 from adi_lite.training.process_group import process_group
+from adi_lite.training.storage import check_tables
 
 app = typer.Typer(add_completion=False)
 
@@ -48,7 +52,9 @@ def train(
     test: Test = None,
     seed: Seed = 0,
     change: Changes = None,
-    device: Annotated[Literal["cpu", "cuda"], typer.Option(help="cuda: one GPU for each process.")] = "cpu",
+    device: Device = "cpu",
+    bf16: BF16 = False,
+    tables_on_disk: TablesOnDisk = None,
     resume: Annotated[
         bool, typer.Option(help="Go on from the last finished epoch in OUT, with any processes.")
     ] = False,
@@ -64,6 +70,7 @@ def train(
         resume = resume or goes_on
         check_goes_on(out, resume, SHARDS_FILE)
         about, settings = plan_run(data, dataset, model, config, markets, valid, test, changes)
+        check_tables(settings, tables_on_disk, device)
         ranks.barrier()  # all have seen the folder as it was
         if first:
             ranks.begin()
@@ -81,7 +88,9 @@ def train(
 
         if first and ranks.world > 1:
             console.print(f"{ranks.world} processes, {device}" + (", started again" if goes_on else ""))
-        result = fit_distributed(tables, settings, ranks, out=out, resume=resume, progress=progress)
+        result = fit_distributed(
+            tables, settings, ranks, out=out, resume=resume, progress=progress, bf16=bf16, tables=tables_on_disk
+        )
         if first:
             log.complete(result.epochs)
             log.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 
 import pytest
@@ -13,12 +14,13 @@ from adi_lite.data.schema import Interactions, Ragged
 from adi_lite.models.two_tower import TwoTower
 from adi_lite.nn.embedding import module_key
 from adi_lite.training.objective import FixedNegativesObjective, Objective
+from benchmarks import processes
 from benchmarks.__main__ import main
 from benchmarks.features import training_with_features
 from benchmarks.growth import growth_with_records
 from benchmarks.learners import Learner, padded, plain_learner
 from benchmarks.measure import Timing, interleaved, slope
-from benchmarks.memory import peak_memory_mib, peak_of_this_process_mib
+from benchmarks.memory import AnonymousPeak, peak_memory_mib, peak_of_this_process_mib
 from benchmarks.plain import PlainADI, PlainDataset, copy_weights, draw_shared, pick, row_loss, shared_loss
 from benchmarks.steps import library_step, plain_step, settings
 from benchmarks.time_to_recall import seconds_to_recall
@@ -280,3 +282,27 @@ def test_a_step_with_negatives_of_the_row_has_their_loss(monkeypatch):
     assert seen == [(80, 5)]
     library_step(data, settings(width=8, batch_size=40, num_negatives=5))()
     assert len(seen) == 1, "shared negatives otherwise"
+
+
+def test_processes_and_tables_on_disk_train_the_same(tmp_path, capsys):
+    out = tmp_path / "processes.json"
+    processes.main(["--smoke", "--disk", str(tmp_path / "disk"), "--out", str(out)])
+    printed = capsys.readouterr()
+    result = json.loads(printed.out)
+    assert result == json.loads(out.read_text())
+    one, two, on_disk, two_on_disk = result["sides"].values()
+    assert list(result["sides"])[1::2] == ["2 processes", "2 processes, tables on disk"]
+    assert on_disk["loss"] == one["loss"] and two_on_disk["loss"] == two["loss"] == pytest.approx(one["loss"], rel=1e-4)
+    assert one["times_speed_of_first"] == 1.0 and two["records_per_second"] > 0
+    assert len(two["peak_mib"]) == len(two_on_disk["anonymous_mib"]) == 2
+    assert "tables of" in printed.err and not any((tmp_path / "disk").iterdir())
+
+
+def test_anonymous_memory_is_what_no_file_backs():
+    with AnonymousPeak() as before:
+        pass
+    with AnonymousPeak() as peak:
+        block = torch.ones(64 * 2**20 // 4)
+        time.sleep(0.1)
+    if before.mib is not None:
+        assert len(block) and 50 < peak.mib - before.mib < 200

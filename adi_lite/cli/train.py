@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -48,6 +48,12 @@ BuiltIn = Annotated[str, typer.Option(help="Name of a built-in data set.")]
 Method = Annotated[str, typer.Option(help="Method: " + ", ".join(NETWORKS) + ".")]
 Settings = Annotated[str, typer.Option(help="tuned, as_published, or a YAML file of settings.")]
 Seed = Annotated[int, typer.Option(min=0)]
+Device = Annotated[Literal["cpu", "cuda"], typer.Option(help="cuda: one GPU for each process.")]
+BF16 = Annotated[bool, typer.Option("--bf16", help="Products of matrices in bfloat16, all else in float32.")]
+TablesOnDisk = Annotated[
+    Path | None,
+    typer.Option(help="Keep embedding tables in files in this folder, not in memory (optimizer rowwise_adagrad)."),
+]
 
 
 @app.command()
@@ -62,20 +68,29 @@ def train(
     test: Test = None,
     seed: Seed = 0,
     change: Changes = None,
+    device: Device = "cpu",
+    bf16: BF16 = False,
+    tables_on_disk: TablesOnDisk = None,
     resume: Annotated[bool, typer.Option(help="Go on from the last finished epoch in OUT.")] = False,
     as_json: Json = False,
 ) -> None:
     """Train a method and keep the model in OUT.
 
     OUT gets run.json, model.safetensors, and the course of the training as metrics.jsonl and, for TensorBoard, in logs/.
+
+    Tables larger than memory: --tables-on-disk DIR --set optimizer=rowwise_adagrad --set sparse_embeddings=true.
     """
     from adi_lite.training.checkpoint import RESUME_FILE
     from adi_lite.training.log import RunLog
+    from adi_lite.training.ranks import check_device
+    from adi_lite.training.storage import check_tables
     from adi_lite.training.trainer import fit
 
     changes = {"seed": seed, **changes_of(change or [])}
+    check_device(device)
     check_goes_on(out, resume, RESUME_FILE)
     about, settings = plan_run(data, dataset, model, config, markets, valid, test, changes)
+    check_tables(settings, tables_on_disk, device)
     tables = about.load_data()
     settings = fitted(settings, about, tables, changes)
     keep_run(out, about, resume)
@@ -85,7 +100,16 @@ def train(
         log.add(epoch)
         console.print(epoch_line(epoch, settings))
 
-    result = fit(tables, settings, out=out, resume=resume, progress=progress)
+    result = fit(
+        tables,
+        settings,
+        out=out,
+        resume=resume,
+        progress=progress,
+        device=device,
+        bf16=bf16,
+        tables=tables_on_disk,
+    )
     log.complete(result.epochs)
     log.close()
     report = report_of(out, about, result, result.scorer.num_parameters())

@@ -28,6 +28,9 @@ class Bag:
     offsets: Tensor  # (b + 1,) int64
     weights: Tensor  # (nnz,) float32
 
+    def to(self, device: torch.device) -> Bag:
+        return Bag(self.codes.to(device), self.offsets.to(device), self.weights.to(device))
+
 
 @dataclass(frozen=True)
 class Inputs:
@@ -39,6 +42,12 @@ class Inputs:
 
     def __len__(self) -> int:
         return len(self.domain)
+
+    def to(self, device: torch.device) -> Inputs:
+        """The same on a device; itself, where it is there already."""
+        if self.domain.device == device:
+            return self
+        return Inputs(self.domain.to(device), self.counts, {n: c.to(device) for n, c in self.features.items()})
 
 
 @dataclass(frozen=True)

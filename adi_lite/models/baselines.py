@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from adi_lite.models.config import ModelConfig
 from adi_lite.nn.dropout import dropout
 from adi_lite.nn.fusion import StarLinear
+from adi_lite.nn.precision import wide
 from adi_lite.nn.stacked import Norm, StackedLinear, StackedMLP
 
 _HIDDEN = {"final_activation": True}  # every network ends in ReLU, because a linear layer follows
@@ -124,7 +125,7 @@ class MMoE(nn.Module):
 
     def gate_weights(self, x: Tensor, counts: Sequence[int]) -> Tensor:
         """(b, N) weights of the experts, for normalised inputs x (b, in)."""
-        return torch.softmax(self.gate.routed(x, counts), 1)
+        return torch.softmax(wide(self.gate.routed(x, counts)), 1)
 
     def forward(self, x: Tensor, f_domain: Tensor, counts: Sequence[int]) -> Tensor:
         x = self.input_norm(x.flatten(1), counts)
@@ -205,7 +206,7 @@ class _PLELevel(nn.Module):
             return _mix(self.gate.routed(own, counts), experts), None, shared
         of_domains = self.specific(own if streams is None else streams, counts)  # (b, D, h)
         gates = self.gate(own if streams is None else streams)  # (b, D, 1 + K)
-        weights = torch.softmax(gates, -1)
+        weights = torch.softmax(wide(gates), -1)
         next_streams = weights[..., :1] * of_domains + torch.einsum("bdk,bkh->bdh", weights[..., 1:], from_shared)
         everything = torch.cat([of_domains, from_shared], 1)
         next_shared = _mix(self.shared_gate(shared).squeeze(1), everything)
@@ -260,4 +261,4 @@ def own_network(x: Tensor, counts: Sequence[int]) -> Tensor:
 
 def _mix(scores: Tensor, experts: Tensor) -> Tensor:
     """Softmax of scores (b, n) over experts (b, n, h) -> (b, h)."""
-    return torch.einsum("bn,bnh->bh", torch.softmax(scores, 1), experts)
+    return torch.einsum("bn,bnh->bh", torch.softmax(wide(scores), 1), experts)

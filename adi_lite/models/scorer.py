@@ -43,7 +43,9 @@ class ModelScorer:
         """(n, width) vectors of the domain's catalogue, in its order; computed once."""
         if domain not in self._items:
             model, rows = self._model(domain), self.data.catalogues[domain]
-            parts = [model.item_vectors(self.inputs.items_in(r, domain)) for r in rows.split(self.chunk)]
+            parts = [
+                model.item_vectors(self.inputs.items_in(r, domain).to(model.device)) for r in rows.split(self.chunk)
+            ]
             self._items[domain] = torch.cat(parts)
         return self._items[domain]
 
@@ -51,7 +53,8 @@ class ModelScorer:
     def user_vectors(self, users: Tensor, domain: int) -> Tensor:
         """(n, width) vectors of users in a domain."""
         model = self._model(domain)
-        return torch.cat([model.user_vectors(self.inputs.users_in(u, domain)) for u in users.split(self.chunk)])
+        inputs = (self.inputs.users_in(u, domain).to(model.device) for u in users.split(self.chunk))
+        return torch.cat([model.user_vectors(i) for i in inputs])
 
     def scores(self, users: Tensor, domain: int) -> Tensor:
         """(n, size of the catalogue) scores, higher is better."""

@@ -10,7 +10,8 @@ from adi_lite.data.batches import HISTORY, Inputs
 from adi_lite.data.schema import Feature, Schema
 from adi_lite.models.config import ModelConfig
 from adi_lite.models.registry import build_network
-from adi_lite.nn.embedding import FeatureEmbedding, module_key
+from adi_lite.nn.embedding import FeatureEmbedding, MakeTable, module_key, whole_table
+from adi_lite.nn.precision import wide
 
 USER_ID, ITEM_ID = "user_id", "item_id"
 """Names of the features that identify a row."""
@@ -25,6 +26,7 @@ class Tower(nn.Module):
         num_domains: int,
         features: tuple[Feature, ...],
         history_items: int | None,
+        table: MakeTable = whole_table,
     ) -> None:
         super().__init__()
         self.embedding = FeatureEmbedding(
@@ -35,6 +37,7 @@ class Tower(nn.Module):
             domain_field=config.shows_domain,
             sparse=config.sparse_embeddings,
             std=config.embedding_std,
+            table=table,
         )
         self.network = build_network(config, num_domains, self.embedding.num_fields)
         self.final_relu = config.final_relu
@@ -42,7 +45,7 @@ class Tower(nn.Module):
 
     def forward(self, inputs: Inputs) -> Tensor:
         fields, f_domain = self.embedding(inputs)
-        out = self.network(fields, f_domain, inputs.counts)
+        out = wide(self.network(fields, f_domain, inputs.counts))
         if self.gain is not None:
             own = fields[:, :-1] if self.embedding.domain_field else fields
             out = own.mean(1) + self.gain * out
@@ -60,26 +63,26 @@ class TwoTower(nn.Module):
         config: the model's settings.
         schema: domains and features.
         num_items: rows of items, for the history's embedding table.
+        table: makes the embedding tables; by default whole and in memory.
     """
 
-    def __init__(self, config: ModelConfig, schema: Schema, num_items: int) -> None:
+    def __init__(self, config: ModelConfig, schema: Schema, num_items: int, *, table: MakeTable = whole_table) -> None:
         super().__init__()
         self.config = config
-        self.user = Tower(config, schema.num_domains, *_user_fields(config, schema, num_items))
-        self.item = Tower(config, schema.num_domains, schema.item, None)
+        self.user = Tower(config, schema.num_domains, *_user_fields(config, schema, num_items), table)
+        self.item = Tower(config, schema.num_domains, schema.item, None, table)
         self.num_domains = schema.num_domains
         if config.tie_history and config.user != "id":
-            table = module_key(ITEM_ID)
-            if table not in self.item.embedding.tables:
+            own = module_key(ITEM_ID)
+            if own not in self.item.embedding.tables:
                 raise ValueError(f"tie_history needs an item feature called {ITEM_ID!r}")
-            self.user.embedding.tables[HISTORY] = self.item.embedding.tables[table]
+            self.user.embedding.tables[HISTORY] = self.item.embedding.tables[own]
         self.bias: nn.Embedding | None = None
         if config.item_bias:
             codes = next((f.size for f in schema.item if f.name == ITEM_ID), None)
             if codes is None:
                 raise ValueError(f"item_bias needs an item feature called {ITEM_ID!r}")
-            self.bias = nn.Embedding(codes * schema.num_domains, 1, sparse=config.sparse_embeddings)
-            nn.init.zeros_(self.bias.weight)
+            self.bias = table(codes * schema.num_domains, 1, 0.0, config.sparse_embeddings)
 
     def user_vectors(self, inputs: Inputs) -> Tensor:
         """(b, width) vectors of users in their domains."""
@@ -103,15 +106,23 @@ class TwoTower(nn.Module):
             1,
         )
 
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
     def num_parameters(self) -> dict[str, int]:
-        """Parameters of the embedding tables (``embeddings``) and of everything else (``networks``)."""
-        both = [*self.user.embedding.parameters(), *self.item.embedding.parameters()]
-        tables = {id(p): p for p in both}.values()  # a tied table belongs to both towers
-        embeddings = sum(p.numel() for p in tables) + (self.bias.weight.numel() if self.bias is not None else 0)
-        return {
-            "networks": sum(p.numel() for p in self.parameters()) - embeddings,
-            "embeddings": embeddings,
+        """Parameters of the embedding tables (``embeddings``) and of everything else (``networks``).
+
+        All rows of a table count, those of other processes too.
+        """
+        whole = {
+            id(m.weight): m.num_embeddings * m.embedding_dim for m in self.modules() if isinstance(m, nn.Embedding)
         }
+        sizes = {id(p): whole.get(id(p), p.numel()) for p in self.parameters()}  # a tied table is one parameter
+        of_tables = {id(p) for tower in (self.user, self.item) for p in tower.embedding.parameters()}
+        of_tables |= {id(self.bias.weight)} if self.bias is not None else set()
+        embeddings = sum(sizes[p] for p in of_tables)
+        return {"networks": sum(sizes.values()) - embeddings, "embeddings": embeddings}
 
 
 def _user_fields(config: ModelConfig, schema: Schema, num_items: int) -> tuple[tuple[Feature, ...], int | None]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -30,6 +32,44 @@ class Table(nn.Embedding):
         )
 
 
+Zeros = Callable[..., Tensor]
+"""Makes a tensor of zeros of a shape, ``zeros(rows, width)``, where tables shall lie: in memory, as ``torch.zeros``, or on
+disk (:class:`adi_lite.training.storage.OnDisk`)."""
+
+MakeTable = Callable[[int, int, float, bool], Table]
+"""Makes a table of (rows, width, standard deviation, sparse gradients), as :func:`whole_table` does."""
+
+BLOCK = 2**20
+"""Numbers of a table that are drawn at a time, a multiple of 16."""
+
+
+def whole_table(rows: int, width: int, std: float, sparse: bool, zeros: Zeros = torch.zeros) -> Table:
+    """A table with all of its rows, drawn by :func:`draw_rows`."""
+    weight = zeros(rows, width)
+    draw_rows(weight, slice(0, rows), rows, std)
+    return Table.from_pretrained(weight, freeze=False, sparse=sparse)
+
+
+def draw_rows(weight: Tensor, own: slice, rows: int, std: float) -> None:
+    """Fill ``weight`` with the rows ``own`` of ``torch.randn(rows, width) * std``, whose row 0 is zero (code 0, unknown,
+    starts neutral). With ``std`` 0 all stay zero, and nothing is drawn.
+
+    All numbers are drawn, a block at a time, and the same as at once: torch makes normal numbers in groups of 16, and
+    draws the last 16 anew where the count is no multiple of that, so the last block takes the rest as well.
+    """
+    if std == 0.0:
+        return
+    width, flat = weight.shape[1], weight.view(-1)
+    first, last, total = own.start * width, own.stop * width, rows * width
+    starts = [n * BLOCK for n in range(max(1, total // BLOCK))]
+    for start, stop in zip(starts, [*starts[1:], total], strict=True):
+        drawn = torch.randn(stop - start)
+        a, b = max(start, first), min(stop, last)
+        if a < b:
+            torch.mul(drawn[a - start : b - start], std, out=flat[a - first : b - first])
+    weight[: 1 if own.start == 0 else 0] = 0
+
+
 class FeatureEmbedding(nn.Module):
     """Embeds the features of one side, one field each, for all domains with the same tables.
 
@@ -45,6 +85,7 @@ class FeatureEmbedding(nn.Module):
         domain_field: whether the domain indicator is a field.
         sparse: sparse gradients, for optimizers that touch only the rows of a batch.
         std: standard deviation of the initial embeddings.
+        table: makes the tables; by default whole and in memory.
 
     Shapes: inputs of b rows -> fields (b, f, e) in the order of ``names``, and f_domain (D, e), the embedded indicator of
     each domain.
@@ -60,6 +101,7 @@ class FeatureEmbedding(nn.Module):
         domain_field: bool = True,
         sparse: bool = False,
         std: float = 0.1,
+        table: MakeTable = whole_table,
     ) -> None:
         super().__init__()
         self.features, self.dim = features, dim
@@ -73,7 +115,7 @@ class FeatureEmbedding(nn.Module):
         self.names = [f.name for f in features] + [HISTORY] * (history_items is not None) + [DOMAIN] * domain_field
         if not self.names:
             raise ValueError("a tower needs at least one field: a feature, the history, or the domain indicator")
-        self.tables = nn.ModuleDict({name: _table(size, dim, std, sparse) for name, size in tables.items()})
+        self.tables = nn.ModuleDict({name: table(size, dim, std, sparse) for name, size in tables.items()})
         self.dense = nn.ModuleDict({module_key(f.name): nn.Linear(f.size, dim) for f in features if f.kind == "dense"})
         self.domain = nn.Embedding.from_pretrained(torch.randn(num_domains, dim) * std, freeze=False)
         self.domain_field, self.reads_history = domain_field, history_items is not None
@@ -104,9 +146,3 @@ class FeatureEmbedding(nn.Module):
 def module_key(name: str) -> str:
     """The name of a feature's or a table's module: a plain "type" or "a.b" is no name that torch would take."""
     return "feature_" + name.replace(".", "/")
-
-
-def _table(size: int, dim: int, std: float, sparse: bool) -> Table:
-    weight = torch.randn(size, dim) * std
-    weight[0] = 0  # code 0, unknown, starts neutral
-    return Table.from_pretrained(weight, freeze=False, sparse=sparse)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from adi_lite.nn.precision import wide
 from adi_lite.nn.stacked import StackedLinear, by_domain, route
 
 
@@ -57,8 +58,8 @@ class SumFusion(nn.Module):
 def _weights(gate: StackedLinear, f_domain: Tensor, counts: Sequence[int], each_row: bool) -> Tensor:
     """(b, units) in (0, 1); where f_domain is the domain's alone, the gate is evaluated once for each domain."""
     if each_row:
-        return torch.sigmoid(gate.routed(f_domain, counts))
-    return by_domain(torch.sigmoid(gate.routed(f_domain, (1,) * gate.networks)), counts)
+        return torch.sigmoid(wide(gate.routed(f_domain, counts)))
+    return by_domain(torch.sigmoid(wide(gate.routed(f_domain, (1,) * gate.networks))), counts)
 
 
 class StarLinear(nn.Module):

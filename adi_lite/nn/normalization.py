@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from adi_lite.nn.precision import wide
+
 
 class DomainBatchNorm(nn.Module):
     """Domain-specific batch normalisation, DSBN (Section 4.2.1).
@@ -35,7 +37,7 @@ class DomainBatchNorm(nn.Module):
         self.register_buffer("running_var", torch.ones(num_domains, features))
 
     def forward(self, x: Tensor, counts: Sequence[int]) -> Tensor:
-        parts = []
+        x, parts = wide(x), []
         for d, (rows, w, b) in enumerate(
             zip(
                 x.split(list(counts)),

@@ -8,12 +8,12 @@ each distinct row travels once, from its owner to the process that asked, and it
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch import distributed as dist
 from torch.nn import functional as F
 
 from adi_lite.data.batches import Bag
-from adi_lite.nn.embedding import Table
+from adi_lite.nn.embedding import Table, Zeros, draw_rows
 
 
 class ShardedTable(Table):
@@ -23,13 +23,11 @@ class ShardedTable(Table):
     rows, summed over all processes.
     """
 
-    def __init__(self, table: nn.Embedding) -> None:
-        """From a whole table, which is the same on every process."""
-        rank, world = dist.get_rank(), dist.get_world_size()
-        each = -(-table.num_embeddings // world)
-        shard = table.weight.detach()[rank * each : (rank + 1) * each].clone()
-        super().__init__(*shard.shape, _weight=shard, _freeze=False, sparse=table.sparse)
-        self.num_embeddings, self.rows_each, self.first = table.num_embeddings, each, rank * each
+    def __init__(self, rows: int, own: Tensor, sparse: bool) -> None:
+        """``own``: this process's rows, as :func:`own_rows` cuts them, of a table of ``rows`` rows."""
+        super().__init__(*own.shape, _weight=own, _freeze=False, sparse=sparse)
+        self.num_embeddings, self.rows_each = rows, -(-rows // dist.get_world_size())
+        self.first = own_rows(rows).start
 
     def forward(self, codes: Tensor) -> Tensor:
         rows, codes = self._fetch(codes)
@@ -49,6 +47,21 @@ class ShardedTable(Table):
                 f"codes from {int(distinct[0])} to {int(distinct[-1])} in a table of {self.num_embeddings} rows"
             )
         return _Fetch.apply(self.weight, distinct, self), place
+
+
+def sharded_table(rows: int, width: int, std: float, sparse: bool, zeros: Zeros = torch.zeros) -> ShardedTable:
+    """This process's rows of what :func:`~adi_lite.nn.embedding.whole_table` makes; no process holds the whole."""
+    own = own_rows(rows)
+    weight = zeros(own.stop - own.start, width)
+    draw_rows(weight, own, rows, std)
+    return ShardedTable(rows, weight, sparse)
+
+
+def own_rows(rows: int) -> slice:
+    """This process's rows of a table: equal contiguous parts, the last ones shorter."""
+    each = -(-rows // dist.get_world_size())
+    first = min(dist.get_rank() * each, rows)
+    return slice(first, min(first + each, rows))
 
 
 class _Fetch(torch.autograd.Function):

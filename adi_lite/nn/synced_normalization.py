@@ -9,6 +9,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from adi_lite.nn.normalization import BatchNorm, DomainBatchNorm
+from adi_lite.nn.precision import wide
 from adi_lite.nn.stacked import by_domain
 
 
@@ -26,6 +27,7 @@ class SyncedBatchNorm(DomainBatchNorm):
         self.running_mean, self.running_var = norm.running_mean, norm.running_var
 
     def forward(self, x: Tensor, counts: Sequence[int]) -> Tensor:
+        x = wide(x)
         counts = (sum(counts),) if self.pooled else tuple(counts)
         if not self.training:
             return super().forward(x, counts)

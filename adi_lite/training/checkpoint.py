@@ -10,14 +10,15 @@ from pathlib import Path
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from adi_lite import __version__
 from adi_lite.atomic import replacing
 from adi_lite.data.schema import MultiDomainDataset, Ragged, Schema
 from adi_lite.models.two_tower import TwoTower
+from adi_lite.nn.embedding import Table
 from adi_lite.training.config import Config
+from adi_lite.training.tensor_file import Blocks, blocks_of, write
 
 FORMAT = 1
 MODEL_FILE, RESUME_FILE = "model.safetensors", "resume.safetensors"
@@ -29,20 +30,19 @@ class CheckpointError(ValueError):
     """A checkpoint that cannot be used here; the message says why."""
 
 
-def save(path: Path, tensors: Mapping[str, Tensor], about: Mapping) -> None:
-    """Write tensors with a description; a reader sees the old file or the new one, never a part."""
+def save(path: Path, tensors: Mapping[str, Tensor | Blocks], about: Mapping) -> None:
+    """Write tensors with a description; a reader sees the old file or the new one, never a part.
+
+    No tensor is copied whole. A table that two towers share has two names, and is written for each.
+    """
     text = json.dumps({"format": FORMAT, "version": __version__, **about})
+    parts = {name: t if isinstance(t, Blocks) else blocks_of(t) for name, t in tensors.items()}
     with replacing(path) as partial:
-        save_file(
-            # A table that two towers share has two names; safetensors wants a copy for each.
-            {k: v.detach().clone(memory_format=torch.contiguous_format) for k, v in tensors.items()},
-            partial,
-            {"adi_lite": text},
-        )
+        write(partial, parts, {"adi_lite": text})
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict]:
-    """Read what :func:`save` wrote: the tensors and the description."""
+    """Read what :func:`save` wrote: the tensors and the description. The tensors lie in the file, until they are used."""
     if not path.is_file():
         raise CheckpointError(f"no checkpoint at {path}")
     try:
@@ -62,7 +62,9 @@ def fingerprint(data: MultiDomainDataset) -> str:
     """A hash of the domains and of what each row of users and items stands for: equal where a model's rows fit."""
     digest = hashlib.sha256(json.dumps(data.schema.to_dict(), sort_keys=True).encode())
     for ids in (data.user_ids, data.item_ids):
-        digest.update("\0".join(map(str, ids.tolist())).encode())
+        for start in range(0, len(ids), 2**16):  # of all at once, the text would be many times the ids
+            part = ids[start : start + 2**16].tolist()
+            digest.update(("\0" * (start > 0) + "\0".join(map(str, part))).encode())
     return digest.hexdigest()[:16]
 
 
@@ -96,14 +98,21 @@ def describe_model(model: TwoTower, config: Config, data: MultiDomainDataset) ->
 
 
 def build_from(about: Mapping, tensors: Mapping[str, Tensor], path: Path) -> tuple[TwoTower, Config]:
-    """The model that a checkpoint describes, with its weights."""
+    """The model that a checkpoint describes, with its weights. Its tables stay in the file, of which rows are read as
+    they are looked up."""
     config = config_of(about, path)
-    model = TwoTower(config.model, Schema.from_dict(about["schema"]), about["num_items"])
+    model = TwoTower(config.model, Schema.from_dict(about["schema"]), about["num_items"], table=_without_rows)
+    named = model.named_modules(remove_duplicate=False)
+    tables = {f"{name}.weight" for name, module in named if isinstance(module, Table)}
     try:
-        model.load_state_dict(dict(tensors))
+        model.load_state_dict({n: t if n in tables else t.clone() for n, t in tensors.items()}, assign=True)
     except RuntimeError as error:
         raise CheckpointError(f"{path} does not hold the model that it describes: {error}") from None
     return model.eval(), config
+
+
+def _without_rows(rows: int, width: int, std: float, sparse: bool) -> Table:
+    return Table.from_pretrained(torch.empty(rows, width, device="meta"), freeze=False, sparse=sparse)
 
 
 def config_of(about: Mapping, path: Path) -> Config:

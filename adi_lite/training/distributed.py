@@ -47,6 +47,8 @@ def fit_distributed(
     out: Path,
     resume: bool = False,
     progress: Progress | None = None,
+    bf16: bool = False,
+    tables: Path | None = None,
 ) -> Course:
     """Train a method with all processes of ``ranks``, each of which calls this with the same arguments.
 
@@ -60,13 +62,15 @@ def fit_distributed(
             writes whole, as ``fit`` does. Any number of processes can go on from it.
         resume: go on from ``out``'s last finished epoch, if there is one.
         progress: called after each epoch, on process 0.
+        bf16: as of ``fit``.
+        tables: as of ``fit``; each process keeps its own rows in it, so it may be a folder of each machine.
 
     Raises:
         ValueError: as ``fit``.
         CheckpointError: ``resume`` from a run of other settings or other data.
     """
     course = Course(config, parameters={"networks": 0, "embeddings": 0})
-    kind = partial(DistributedRun, ranks=ranks)
+    kind = partial(DistributedRun, ranks=ranks, bf16=bf16, tables=tables)
     for run, name in runs_of(kind, data, config, out, resume, progress if ranks.rank == 0 else None):
         run.train()
         course.epochs += [{**name, **e} for e in run.epochs]
@@ -92,18 +96,20 @@ class DistributedRun(_Run):
         resume: bool,
         progress: Progress | None,
         ranks: ProcessGroup,
+        bf16: bool = False,
+        tables: Path | None = None,
     ) -> None:
         if not resume:  # else a part of this run's first checkpoint could be taken for one of an old run
             if ranks.rank == 0:
                 (out / self.resume_file).unlink(missing_ok=True)
             ranks.barrier()
-        super().__init__(data, config, out, resume, progress, ranks)
+        super().__init__(data, config, out, resume, progress, ranks, bf16, tables)
 
     def _write(self, path: Path, tensors: dict[str, Tensor]) -> None:
         shards.save(path, tensors, self._sharded(tensors), self._about(), self.ranks)
 
     def _read(self, path: Path) -> tuple[dict[str, Tensor], dict]:
-        return shards.load(path, self.ranks)
+        return shards.load(path, self.ranks, self.storage.zeros)
 
     def _sharded(self, tensors: dict[str, Tensor]) -> dict[str, int]:
         """The tensors of a checkpoint that are cut by rows, with the number of rows of the whole."""
@@ -124,14 +130,9 @@ class DistributedRun(_Run):
         return found
 
     def _finish(self) -> None:
-        tables = self.ranks.tables(self.model)
-        tensors = {
-            name: shards.whole(value, tables[name].num_embeddings, self.ranks) if name in tables else value.cpu()
-            for name, value in self.model.state_dict().items()
-        }
-        if self.ranks.rank == 0:
-            checkpoint.save(self.out / checkpoint.MODEL_FILE, tensors, self._about())
-        self.ranks.barrier()
+        sharded = {name: t.num_embeddings for name, t in self.ranks.tables(self.model).items()}
+        path = self.out / checkpoint.MODEL_FILE
+        shards.save_whole(path, self.model.state_dict(), sharded, self._about(), self.ranks)
 
     def _validate(self) -> float:
         """The metric of the whole split: each process ranks for its own users."""

@@ -12,6 +12,7 @@ from adi_lite.data.negatives import NegativeSampler, in_batch_frequency
 from adi_lite.data.schema import MultiDomainDataset
 from adi_lite.models.two_tower import TwoTower
 from adi_lite.nn.dropout import part_of_batch
+from adi_lite.nn.precision import wide
 from adi_lite.training.config import TrainConfig
 from adi_lite.training.loss import (
     accidental_hits,
@@ -113,7 +114,7 @@ class Objective:
         device = vectors.device
         if compared.full:
             target = torch.searchsorted(self.data.catalogues[domain], ids[own])
-            return full_softmax(users @ vectors.T, target.to(device))
+            return full_softmax(wide(users @ vectors.T), target.to(device))
         n, real = len(ids), record >= 0
         negatives, items = vectors[n:], compared.items
         if self.in_batch:
@@ -131,7 +132,7 @@ class Objective:
                 correct = self._log_q(domain, ids[own], int(real.sum())).to(device)
         hits = accidental_hits(ids[own], items)
         positive = (users * vectors[:n][own]).sum(1)
-        return sampled_softmax(positive, users @ negatives.T, log_q.to(device), hits.to(device), correct)
+        return sampled_softmax(positive, wide(users @ negatives.T), log_q.to(device), hits.to(device), correct)
 
 
 class FixedNegativesObjective:
@@ -166,7 +167,7 @@ class FixedNegativesObjective:
         with part_of_batch(own.start * each, len(batch) * each):
             items = model.item_vectors(self.ranks.to_device(inputs))
         rows = rows.to(items.device)
-        scores = torch.einsum("bw,bnw->bn", users, items.unflatten(0, rows.shape))
+        scores = wide(torch.einsum("bw,bnw->bn", users, items.unflatten(0, rows.shape)))
         if self.config.double_softmax:
             return double_softmax(scores[:, 0], scores[:, 1:])
         scores = torch.cat(

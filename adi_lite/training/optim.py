@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam, AdamW, Optimizer, SparseAdam
 
+from adi_lite.nn.embedding import Zeros
 from adi_lite.training.config import TrainConfig
 
 
@@ -18,8 +19,10 @@ class RowwiseAdagrad(Optimizer):
     a row, where Adam holds two for each element.
     """
 
-    def __init__(self, params: Iterable[Tensor], lr: float, eps: float = 1e-10) -> None:
+    def __init__(self, params: Iterable[Tensor], lr: float, eps: float = 1e-10, zeros: Zeros = torch.zeros) -> None:
+        """``zeros`` makes the accumulators of a table."""
         super().__init__(params, {"lr": lr, "eps": eps})
+        self.zeros = zeros
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
@@ -33,14 +36,20 @@ class RowwiseAdagrad(Optimizer):
                 rows, values = grad.indices()[0], grad.values()
                 state = self.state[p]
                 if not state:
-                    state["sum"] = torch.zeros(len(p), dtype=p.dtype, device=p.device)
+                    state["sum"] = self.zeros(len(p), dtype=p.dtype).to(p.device)
                 state["sum"].index_add_(0, rows, values.pow(2).mean(1))
                 scale = state["sum"][rows].sqrt().add_(group["eps"]).reciprocal_().unsqueeze(1)
                 p.index_add_(0, rows, values * scale, alpha=-group["lr"])
 
+    def load_state_dict(self, state_dict: dict) -> None:
+        """The accumulators are copied: they are not to stay in the file that they were read from."""
+        super().load_state_dict(state_dict)
+        for p, state in self.state.items():
+            state["sum"] = self.zeros(len(p), dtype=p.dtype).copy_(state["sum"]).to(p.device)
 
-def build_optimizers(model: nn.Module, config: TrainConfig) -> list[Optimizer]:
-    """The optimizers of a model; every parameter belongs to exactly one."""
+
+def build_optimizers(model: nn.Module, config: TrainConfig, zeros: Zeros = torch.zeros) -> list[Optimizer]:
+    """The optimizers of a model; every parameter belongs to exactly one. ``zeros`` makes what row-wise Adagrad keeps."""
     tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding) and m.sparse}
     sparse = [p for p in model.parameters() if id(p) in tables]
     embedding = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)} - tables
@@ -62,8 +71,9 @@ def build_optimizers(model: nn.Module, config: TrainConfig) -> list[Optimizer]:
     )
     if not sparse:
         return [dense]
-    kind = SparseAdam if config.optimizer == "sparse_adam" else RowwiseAdagrad
-    return [dense, kind(sparse, lr=config.embedding_learning_rate or lr)]
+    lr = config.embedding_learning_rate or lr
+    own = SparseAdam(sparse, lr=lr) if config.optimizer == "sparse_adam" else RowwiseAdagrad(sparse, lr, zeros=zeros)
+    return [dense, own]
 
 
 def optimizer_tensors(optimizers: list[Optimizer]) -> dict[str, Tensor]:

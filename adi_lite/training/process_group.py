@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from adi_lite.data.batches import Bag, Inputs
-from adi_lite.models.two_tower import TwoTower
+from adi_lite.nn.embedding import Zeros
 from adi_lite.nn.normalization import DomainBatchNorm
-from adi_lite.nn.sharded_embedding import ShardedTable
+from adi_lite.nn.sharded_embedding import ShardedTable, sharded_table
 from adi_lite.nn.synced_normalization import SyncedBatchNorm
-from adi_lite.training.ranks import OneProcess, share
+from adi_lite.training.ranks import LaunchError, OneProcess, check_device, share
 
 LAUNCH = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 """What torchrun tells each process."""
@@ -34,10 +34,6 @@ BEGUN = "adi_lite/begun"
 """Key of torchrun's store, which outlives the processes, that says that a run has begun."""
 
 _groups = itertools.count()
-
-
-class LaunchError(ValueError):
-    """Processes that were not started as a distributed run is."""
 
 
 @contextmanager
@@ -54,8 +50,7 @@ def process_group(device: str = "cpu", timeout: timedelta = timedelta(minutes=10
     Raises:
         LaunchError: a part of torchrun's settings is missing, or there are too few GPUs.
     """
-    if device not in ("cpu", "cuda"):
-        raise LaunchError(f"device must be cpu or cuda, got {device!r}")
+    check_device(device)
     given = [name for name in LAUNCH if name in os.environ]
     # A batch system may set one or two of these for itself; two that only torchrun would set mean that it was meant.
     launched = {"RANK", "WORLD_SIZE"} & set(given)
@@ -67,7 +62,7 @@ def process_group(device: str = "cpu", timeout: timedelta = timedelta(minutes=10
         )
     local = int(os.environ["LOCAL_RANK"]) if launched else 0
     if device == "cuda":
-        _check_gpus(local)
+        check_device(device, local)
         torch.cuda.set_device(local)
     if launched:
         threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
@@ -97,17 +92,6 @@ def _end_with(parent: int) -> None:
     os._exit(1)  # from this thread, whatever exchange the others wait in
 
 
-def _check_gpus(local: int) -> None:
-    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if not found:
-        raise LaunchError("--device cuda needs an NVIDIA GPU and a PyTorch built for it; use --device cpu")
-    if local >= found:
-        raise LaunchError(
-            f"process {local} of this machine has no GPU of its own: it has {found}; start torchrun with "
-            f"--nproc-per-node {found}"
-        )
-
-
 class ProcessGroup(OneProcess):
     """This process among those of the default process group of torch.distributed."""
 
@@ -127,24 +111,12 @@ class ProcessGroup(OneProcess):
         kept = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"  # else the store died with them
         return restarts() > 0 and (not kept or self.store.check([BEGUN]))
 
-    def place(self, model: TwoTower) -> None:
-        """Cut the tables by rows, let normalisation see the rows of all processes, and move all to the device.
+    def table(self, rows: int, width: int, std: float, sparse: bool, zeros: Zeros = torch.zeros) -> ShardedTable:
+        """This process's rows: the same numbers as in one process, whatever the number of processes."""
+        return sharded_table(rows, width, std, sparse, zeros)
 
-        The whole model is made first, on every process: so it starts with the same numbers whatever their number.
-        """
-        cut: dict[int, ShardedTable] = {}  # a table that both towers share stays one
-
-        def sharded(table: nn.Embedding) -> ShardedTable:
-            if id(table) not in cut:
-                cut[id(table)] = ShardedTable(table)
-            return cut[id(table)]
-
-        for tower in (model.user, model.item):
-            tables = tower.embedding.tables
-            whole = dict(tables)
-            tables.update({name: sharded(table) for name, table in whole.items()})
-        if model.bias is not None:
-            model.bias = sharded(model.bias)
+    def place(self, model: nn.Module) -> None:
+        """Let normalisation see the rows of all processes, and move all to the device."""
         for module in list(model.modules()):
             for name, child in module.named_children():
                 if isinstance(child, DomainBatchNorm):
@@ -158,10 +130,6 @@ class ProcessGroup(OneProcess):
         domain = inputs.domain[own]
         counts = tuple(torch.bincount(domain, minlength=len(inputs.counts)).tolist())
         return Inputs(domain, counts, {name: _rows(column, own) for name, column in inputs.features.items()})
-
-    def to_device(self, inputs: Inputs) -> Inputs:
-        features = {name: _to(column, self.device) for name, column in inputs.features.items()}
-        return Inputs(inputs.domain.to(self.device), inputs.counts, features)
 
     def gather(self, vectors: Tensor, rows: int) -> Tensor:
         return _Gather.apply(vectors, rows)
@@ -236,9 +204,3 @@ def _rows(column: Tensor | Bag, own: slice) -> Tensor | Bag:
     offsets = column.offsets[own.start : own.stop + 1]
     values = slice(int(offsets[0]), int(offsets[-1]))
     return Bag(column.codes[values], offsets - offsets[0], column.weights[values])
-
-
-def _to(column: Tensor | Bag, device: torch.device) -> Tensor | Bag:
-    if isinstance(column, Tensor):
-        return column.to(device)
-    return Bag(column.codes.to(device), column.offsets.to(device), column.weights.to(device))

@@ -8,6 +8,27 @@ import torch
 from torch import Tensor, nn
 
 from adi_lite.data.batches import Inputs
+from adi_lite.nn.embedding import Table, Zeros, whole_table
+
+
+class LaunchError(ValueError):
+    """Processes or a device that training cannot have here."""
+
+
+def check_device(device: str, local: int = 0) -> None:
+    """Refuse a device that process ``local`` of this machine cannot have."""
+    if device not in ("cpu", "cuda"):
+        raise LaunchError(f"device must be cpu or cuda, got {device!r}")
+    if device == "cpu":
+        return
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if not found:
+        raise LaunchError("--device cuda needs an NVIDIA GPU and a PyTorch built for it; use --device cpu")
+    if local >= found:
+        raise LaunchError(
+            f"process {local} of this machine has no GPU of its own: it has {found}; start torchrun with "
+            f"--nproc-per-node {found}"
+        )
 
 
 class OneProcess:
@@ -15,8 +36,22 @@ class OneProcess:
 
     rank, world = 0, 1
 
+    def __init__(self, device: str = "cpu") -> None:
+        """``device``: "cpu" or "cuda".
+
+        Raises:
+            LaunchError: there is no such device here.
+        """
+        check_device(device)
+        self.device = torch.device(device)
+
+    def table(self, rows: int, width: int, std: float, sparse: bool, zeros: Zeros = torch.zeros) -> Table:
+        """An embedding table, of which a process holds its own rows only."""
+        return whole_table(rows, width, std, sparse, zeros)
+
     def place(self, model: nn.Module) -> None:
-        """Make a whole model, the same on every process, into this process's part of it."""
+        """Make a model with tables of :meth:`table` into this process's part of it, and move it to its device."""
+        model.to(self.device)
 
     def share(self, rows: int) -> slice:
         """Which of ``rows`` rows are this process's."""
@@ -28,7 +63,7 @@ class OneProcess:
 
     def to_device(self, inputs: Inputs) -> Inputs:
         """Inputs where the model is."""
-        return inputs
+        return inputs.to(self.device)
 
     def gather(self, vectors: Tensor, rows: int) -> Tensor:
         """From the vectors of each process's share, those of all ``rows`` rows: (rows, width), with gradients."""

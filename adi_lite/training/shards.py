@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -22,10 +22,12 @@ from torch import distributed as dist
 
 from adi_lite import __version__
 from adi_lite.atomic import replacing
+from adi_lite.nn.embedding import Zeros
 from adi_lite.training import checkpoint
 from adi_lite.training.checkpoint import CheckpointError
 from adi_lite.training.process_group import ProcessGroup
 from adi_lite.training.ranks import length, share
+from adi_lite.training.tensor_file import TYPES, Blocks, blocks_of, in_order
 
 
 def save(
@@ -53,8 +55,10 @@ def save(
     ranks.barrier()  # nobody begins the next checkpoint while old ones are being removed
 
 
-def load(path: Path, ranks: ProcessGroup) -> tuple[dict[str, Tensor], dict]:
+def load(path: Path, ranks: ProcessGroup, zeros: Zeros = torch.zeros) -> tuple[dict[str, Tensor], dict]:
     """This process's part of a checkpoint that any number of processes wrote, and its description.
+
+    Rows that are cut over processes are copied into tensors of ``zeros``.
 
     Raises:
         CheckpointError: it is damaged, or a file is missing.
@@ -64,7 +68,7 @@ def load(path: Path, ranks: ProcessGroup) -> tuple[dict[str, Tensor], dict]:
     files = [folder / f"rank-{r}.safetensors" for r in range(world)]
     if missing := [f.name for f in files if not f.is_file()]:
         raise CheckpointError(f"{path} describes {world} processes, but {folder} lacks {', '.join(missing)}")
-    tensors, parts = {}, {name: [] for name in sharded}
+    tensors, filled = {}, dict.fromkeys(sharded, 0)
     for r, file in enumerate(files):
         try:
             with safe_open(file, framework="pt") as opened:
@@ -76,34 +80,56 @@ def load(path: Path, ranks: ProcessGroup) -> tuple[dict[str, Tensor], dict]:
                         tensors[name] = opened.get_tensor(name)
                         continue
                     here, wanted = share(sharded[name], r, world), ranks.share(sharded[name])
+                    part = opened.get_slice(name)
+                    rows, *rest = part.get_shape()
+                    if rows != length(here):
+                        raise CheckpointError(f"{file}: {name} has {rows} rows where {length(here)} belong")
+                    if name not in tensors:
+                        tensors[name] = zeros(length(wanted), *rest, dtype=TYPES.get(part.get_dtype()))
                     first, last = max(here.start, wanted.start), min(here.stop, wanted.stop)
-                    if first < last or r == 0:  # of process 0 perhaps no row, but the shape
-                        last = max(first, last)
-                        parts[name].append(_rows(opened.get_slice(name), first, last, here))
+                    if first < last:
+                        there = slice(first - wanted.start, last - wanted.start)
+                        tensors[name][there] = part[first - here.start : last - here.start]
+                        filled[name] += last - first
         except SafetensorError as error:
             raise CheckpointError(f"{file} is damaged or no safetensors file: {error}") from None
-    tensors |= {name: torch.cat(p) for name, p in parts.items()}
     for name, rows in sharded.items():
-        if len(tensors[name]) != length(ranks.share(rows)):
+        if filled[name] != length(ranks.share(rows)):
             raise CheckpointError(f"{path} does not hold the run that it describes: rows of {name} are missing")
     return tensors, manifest["about"]
 
 
-def whole(tensor: Tensor, rows: int, ranks: ProcessGroup) -> Tensor | None:
-    """On process 0 all rows of a tensor that is cut by rows, on the CPU; None elsewhere. All must take part."""
-    each = -(-rows // ranks.world)
-    padded = torch.cat([tensor, tensor.new_zeros(each - len(tensor), *tensor.shape[1:])])
-    parts = [torch.empty_like(padded) for _ in range(ranks.world)] if ranks.rank == 0 else None
-    dist.gather(padded, parts)
-    return torch.cat([p.cpu() for p in parts])[:rows] if parts is not None else None
+def save_whole(
+    path: Path, tensors: Mapping[str, Tensor], sharded: Mapping[str, int], about: Mapping, ranks: ProcessGroup
+) -> None:
+    """Write one file with all rows of all processes, as :func:`adi_lite.training.checkpoint.save` of one process does.
+
+    Process 0 writes, and has one block of another process's rows in memory at a time. Arguments as of :func:`save`.
+    """
+    parts = {name: _of_all(t, sharded[name], ranks) if name in sharded else blocks_of(t) for name, t in tensors.items()}
+    if ranks.rank == 0:
+        checkpoint.save(path, parts, about)
+    else:
+        for name in in_order(parts):
+            if name in sharded:
+                for block in blocks_of(tensors[name]).blocks:
+                    dist.send(block, 0)
+    ranks.barrier()
 
 
-def _rows(tensor, first: int, last: int, here: slice) -> Tensor:  # noqa: ANN001 - safetensors names no type for a slice
-    if tensor.get_shape()[0] != length(here):
-        raise CheckpointError(f"a tensor has {tensor.get_shape()[0]} rows where {length(here)} belong")
-    if first == last:
-        return tensor[0:0]
-    return tensor[first - here.start : last - here.start]
+def _of_all(own: Tensor, rows: int, ranks: ProcessGroup) -> Blocks:
+    """On process 0, the blocks of each process in turn."""
+
+    def blocks() -> Iterator[Tensor]:
+        yield from blocks_of(own).blocks
+        for rank in range(1, ranks.world):
+            theirs = torch.empty(length(share(rows, rank, ranks.world)), *own.shape[1:], dtype=own.dtype, device="meta")
+            for block in blocks_of(theirs).blocks:
+                received = torch.empty_like(block, device=own.device)
+                dist.recv(received, rank)
+                yield received
+
+    return Blocks(own.dtype, (rows, *own.shape[1:]), blocks())
 
 
 def _manifest(path: Path) -> dict:

@@ -6,6 +6,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
@@ -27,6 +28,7 @@ from adi_lite.training.optim import (
 )
 from adi_lite.training.ranks import OneProcess
 from adi_lite.training.self_training import SelfTraining, merge
+from adi_lite.training.storage import storage
 
 Progress = Callable[[dict], None]
 """Called after each epoch with its record: epoch, loss, seconds, records_per_second, and the validation metric."""
@@ -53,6 +55,9 @@ def fit(
     out: Path | None = None,
     resume: bool = False,
     progress: Progress | None = None,
+    device: str = "cpu",
+    bf16: bool = False,
+    tables: Path | None = None,
 ) -> Trained:
     """Train a method on all domains.
 
@@ -64,13 +69,21 @@ def fit(
         out: folder for the checkpoint of each epoch and the finished model; None keeps nothing.
         resume: go on from ``out``'s last finished epoch, if there is one.
         progress: called after each epoch.
+        device: "cpu" or "cuda", where training computes. The model that is given back is on the CPU.
+        bf16: products of matrices (networks, scores of users and items) in bfloat16. Weights, tables, optimizers,
+            statistics of normalisation, the loss and validation stay in float32.
+        tables: folder on a disk in which embedding tables and their optimizer's state are kept, for tables that memory
+            does not hold; they are the same bits. Needs ``optimizer="rowwise_adagrad"``. What still grows in memory:
+            the data, and with ``patience`` the vectors of catalogues, which validation makes.
 
     Raises:
-        ValueError: a domain without training records, or early stopping without a validation split.
-        CheckpointError: ``resume`` from a run of other settings or other data.
+        ValueError: a domain without training records, early stopping without a validation split, or a device or
+            ``tables`` that this run cannot have.
+        CheckpointError: ``resume`` from a run of other settings, precision or data.
     """
+    kind = partial(_Run, ranks=OneProcess(device), bf16=bf16, tables=tables)
     models, epochs, best = [], [], 0
-    for run, name in runs_of(_Run, data, config, out, resume, progress):
+    for run, name in runs_of(kind, data, config, out, resume, progress):
         run.train()
         models.append(run.model)
         epochs += [{**name, **e} for e in run.epochs]
@@ -162,18 +175,23 @@ class _Run:
         resume: bool,
         progress: Progress | None,
         ranks: OneProcess | None = None,
+        bf16: bool = False,
+        tables: Path | None = None,
     ) -> None:
         self.data, self.config, self.out, self.progress = data, config, out, progress
         self.ranks = ranks or OneProcess()
+        self.precision = "bfloat16" if bf16 else "float32"
+        self.storage = storage(config, tables, self.ranks.device.type)
         train = config.train
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(train.seed)
-            self.model = TwoTower(config.model, data.schema, data.num_items)
+            table = partial(self.ranks.table, zeros=self.storage.zeros)
+            self.model = TwoTower(config.model, data.schema, data.num_items, table=table)
         # Hashing the data takes a while, and neither it nor the model's description changes over the run.
         self.described = checkpoint.describe_model(self.model, config, data) if out is not None else {}
         self.records = checkpoint.records_fingerprint(data) if out is not None else ""
         self.ranks.place(self.model)
-        self.optimizers = build_optimizers(self.model, train)
+        self.optimizers = build_optimizers(self.model, train, self.storage.zeros)
         self.rates = [[g["lr"] for g in o.param_groups] for o in self.optimizers]
         self.periods = [_Period(part, train, self.ranks) for part in data.train_periods()]
         self.epochs: list[dict] = []
@@ -188,7 +206,8 @@ class _Run:
             self.epochs.append(record)
             if train.patience is not None and record["valid"] > self.best_metric:
                 self.best_epoch, self.best_metric = record["epoch"], record["valid"]
-                self.best_weights = {k: v.clone() for k, v in self.model.state_dict().items()}
+                self.best_weights = {}  # gives its place back first
+                self.best_weights = {k: self.storage.copy(v) for k, v in self.model.state_dict().items()}
             if self.out is not None:
                 self._save()
             if self.progress is not None:
@@ -200,6 +219,7 @@ class _Run:
         self.model.eval()
         if self.out is not None:
             self._finish()
+        self.model.cpu()
 
     def _stop(self) -> bool:
         patience = self.config.train.patience
@@ -221,7 +241,8 @@ class _Run:
                     labels = period.self_training.pseudo_labels(self.model, batch, portion)
                     batch = merge(batch, labels, self.data.num_domains)
                     pseudo += len(labels)
-                losses = period.objective(self.model, batch, generator)
+                with torch.autocast(self.ranks.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+                    losses = period.objective(self.model, batch, generator)
                 loss = self._weigh(losses, batch.record) / size
                 for optimizer in self.optimizers:
                     optimizer.zero_grad()
@@ -295,6 +316,7 @@ class _Run:
             "best_epoch": self.best_epoch,
             "best_metric": self.best_metric,
             "threads": torch.get_num_threads(),
+            "precision": self.precision,
         }
 
     def _save(self) -> None:
@@ -322,6 +344,11 @@ class _Run:
         if about.get("records") != self.records:
             raise checkpoint.CheckpointError(
                 f"{path} is a run on other records, catalogues or feature values; start again in another folder"
+            )
+        if (precision := about.get("precision", "float32")) != self.precision:
+            raise checkpoint.CheckpointError(
+                f"{path} is a run in {precision}, not {self.precision}: resume {'with' if precision == 'bfloat16' else 'without'} "
+                "--bf16, or choose another folder"
             )
         parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimizer": {}}
         try:

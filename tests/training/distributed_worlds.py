@@ -13,11 +13,12 @@ import torch
 from torch import distributed as dist
 from torch import multiprocessing
 
+from adi_lite.nn import embedding
 from adi_lite.nn.embedding import Table
 from adi_lite.nn.normalization import BatchNorm, DomainBatchNorm
-from adi_lite.nn.sharded_embedding import ShardedTable
+from adi_lite.nn.sharded_embedding import ShardedTable, own_rows
 from adi_lite.nn.synced_normalization import SyncedBatchNorm
-from adi_lite.training import trainer
+from adi_lite.training import tensor_file, trainer
 from adi_lite.training.config import Config
 from adi_lite.training.distributed import fit_distributed
 from adi_lite.training.process_group import ProcessGroup, process_group
@@ -118,6 +119,7 @@ def _work(rank: int, world: int, port: int, folder: Path, argv: list[str] | None
     os.environ |= {name: str(value) for name, value in launch.items()}
     sys.path.insert(0, str(Path(__file__).parents[1]))
     torch.set_num_threads(1)
+    embedding.BLOCK, tensor_file.BLOCK_BYTES = 32, 64  # small tables too are drawn and written in many blocks
     with process_group() as ranks:
         with float64():
             errors = {**norm_errors(ranks), **table_errors(ranks)}
@@ -176,7 +178,7 @@ def table_errors(ranks: ProcessGroup) -> dict[str, float]:
     for sparse in (False, True):
         weight = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
         whole = Table.from_pretrained(weight.clone(), freeze=False, sparse=sparse)
-        table = ShardedTable(Table.from_pretrained(weight, sparse=sparse))
+        table = ShardedTable(5, weight[own_rows(5)].clone(), sparse)
         asked = {0: torch.tensor([4, 4, 0, 1])}
         codes = asked.get(ranks.rank, torch.zeros(0, dtype=torch.int64))
         out = table(codes)

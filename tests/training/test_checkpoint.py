@@ -160,11 +160,11 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "x.safetensors"
     checkpoint.save(path, {"a": torch.ones(2)}, {})
 
-    def full_disk(tensors, target, metadata):
+    def full_disk(target, tensors, metadata):
         Path(target).write_bytes(b"half")
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(checkpoint, "save_file", full_disk)
+    monkeypatch.setattr(checkpoint, "write", full_disk)
     with pytest.raises(OSError, match="no space"):
         checkpoint.save(path, {"a": torch.zeros(2)}, {})
     assert torch.equal(checkpoint.load(path)[0]["a"], torch.ones(2))

@@ -23,8 +23,8 @@ from adi_lite import train
 from adi_lite.training import checkpoint
 from adi_lite.training.checkpoint import CheckpointError
 from adi_lite.training.distributed import fit_distributed
-from adi_lite.training.process_group import LaunchError, _check_gpus, process_group
-from adi_lite.training.ranks import cut, share
+from adi_lite.training.process_group import process_group
+from adi_lite.training.ranks import LaunchError, check_device, cut, share
 from adi_lite.training.trainer import fit, load_trained
 
 SETTINGS = ("dim=8", "out_dim=8", "hidden=[8]", "batch_size=64", "epochs=4", "adaptation=se", "dropout=0.2")
@@ -278,7 +278,7 @@ def test_too_few_gpus_are_told(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(LaunchError, match="process 2 of this machine has no GPU of its own: it has 2"):
-        _check_gpus(2)
+        check_device("cuda", 2)
 
 
 @pytest.mark.parametrize("world", [1, 2, 4])

@@ -1,0 +1,148 @@
+"""``python -m benchmarks.processes``: training by one process, by several, and with tables on disk, as JSON.
+
+Every side trains the same synthetic records in processes of its own, one after the other, one thread a process. More
+processes than idle cores say nothing about speed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from adi_lite.training.config import Config
+from adi_lite.training.distributed import fit_distributed
+from adi_lite.training.process_group import process_group
+from adi_lite.training.trainer import fit
+from benchmarks.memory import ROOT, AnonymousPeak, peak_of_this_process_mib
+from benchmarks.report import finish, machine, published, table
+from benchmarks.steps import settings
+from benchmarks.train_speed import synthetic
+
+SIZES = ("domains", "users", "items", "records", "width", "batch_size", "epochs")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Measure, print the JSON object on standard output and a table on standard error, and write the object to a file."""
+    args = _arguments(argv)
+    sizes = {name: getattr(args, name) for name in SIZES}
+    sides = {}
+    for on_disk in (False, True):
+        for processes in args.processes if not on_disk else args.processes[:2]:
+            name = f"{processes} process{'es' * (processes > 1)}{', tables on disk' * on_disk}"
+            sides[name] = measure(processes, on_disk, sizes, args.disk)
+    first = next(iter(sides.values()))
+    for side in sides.values():
+        side["times_speed_of_first"] = round(side["records_per_second"] / first["records_per_second"], 3)
+    rows = sizes["users"] + 2 * sizes["items"]
+    tables = {"tables_mib": round((rows * sizes["width"] + sizes["items"] * sizes["domains"]) * 4 / 2**20, 1)}
+    result = {"about": {**machine(), "threads": 1, **sizes, **tables}, "sides": sides}
+    finish(result, args.out, *([published("processes")] if args.publish else []))
+    lines = [
+        [n, f"{s['records_per_second']:,.0f}", f"{s['times_speed_of_first']:.2f}", *_greatest(s)]
+        for n, s in sides.items()
+    ]
+    header = ["", "records/s", "times the first", "peak MiB a process", "of it anonymous"]
+    title = f"{sizes['records']:,} records, tables of {tables['tables_mib']:,} MiB"
+    Console(stderr=True).print(table(title, header, lines))
+
+
+def measure(processes: int, on_disk: bool, sizes: dict[str, int], disk: Path) -> dict[str, object]:
+    """Records/s (median of the epochs, the first apart where there are more), last loss, and of each process the peak memory:
+    all of it (``peak_mib``, with pages of mapped files), and the anonymous part, which no file backs (None if unknown).
+    """
+    disk.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=disk) as folder:
+        module = ["-m", "benchmarks.processes", "--work", json.dumps(sizes), folder, str(int(on_disk))]
+        launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+        command = [sys.executable, *(launch if processes > 1 else []), *module]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(f"{' '.join(command[1:])} failed:\n{done.stderr.strip()}")
+        each = [json.loads((Path(folder) / f"process-{r}.json").read_text()) for r in range(processes)]
+    speeds = [e["records_per_second"] for e in each[0]["epochs"]]
+    return {
+        "processes": processes,
+        "tables": "disk" if on_disk else "memory",
+        "records_per_second": round(statistics.median(speeds[1:] or speeds), 1),
+        "loss": each[0]["epochs"][-1]["loss"],
+        "peak_mib": [e["peak_mib"] for e in each],
+        "anonymous_mib": [e["anonymous_mib"] for e in each],
+    }
+
+
+def work(sizes: dict[str, int], folder: Path, on_disk: bool) -> None:
+    """What each process of a side does; its figures go to ``process-R.json``."""
+    torch.set_num_threads(1)
+    with AnonymousPeak() as anonymous:
+        data = synthetic(sizes["domains"], users=sizes["users"], items=sizes["items"], records=sizes["records"])
+        options = {"out": folder / "run", "tables": folder / "tables" if on_disk else None}
+        if "RANK" in os.environ:
+            with process_group() as ranks:
+                rank, trained = ranks.rank, fit_distributed(data, _config(sizes), ranks, **options)
+        else:
+            rank, trained = 0, fit(data, _config(sizes), **options)
+    figures = {
+        "epochs": trained.epochs,
+        "peak_mib": peak_of_this_process_mib(),
+        "anonymous_mib": anonymous.mib,
+    }
+    (folder / f"process-{rank}.json").write_text(json.dumps(figures))
+
+
+def _config(sizes: dict[str, int]) -> Config:
+    return settings(
+        width=sizes["width"],
+        batch_size=sizes["batch_size"],
+        epochs=sizes["epochs"],
+        optimizer="rowwise_adagrad",
+        sparse_embeddings=True,
+    )
+
+
+def _greatest(side: dict) -> list[str]:
+    known = [a for a in side["anonymous_mib"] if a is not None]
+    return [f"{max(side['peak_mib']):,.0f}", f"{max(known):,.0f}" if known else "–"]
+
+
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser("python -m benchmarks.processes", description=__doc__)
+    parser.add_argument(
+        "--processes", type=int, nargs="+", default=[1, 2, 4], help="default 1 2 4; the first two on disk"
+    )
+    parser.add_argument("--domains", type=int, default=4)
+    parser.add_argument("--users", type=int, default=500_000)
+    parser.add_argument("--items", type=int, default=500_000)
+    parser.add_argument("--records", type=int, default=200_000)
+    parser.add_argument("--width", type=int, default=64)
+    parser.add_argument("--batch-size", type=int, default=1024)
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--disk", type=Path, default=ROOT / "runs", help="folder on a disk (default runs/)")
+    parser.add_argument("--publish", action="store_true", help="write data/results/processes.json as well")
+    parser.add_argument("--smoke", action="store_true", help="seconds: that everything runs, no figure worth reading")
+    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "processes.json", help="default runs/…")
+    args = parser.parse_args(argv)
+    if args.smoke:
+        args.processes = [1, 2]
+        args.domains, args.users, args.items, args.records = 2, 100, 80, 600
+        args.width, args.batch_size, args.epochs = 8, 200, 2
+    for name, value in (*((n, getattr(args, n)) for n in SIZES), *(("processes", p) for p in args.processes)):
+        if not value > 0:
+            parser.error(f"--{name.replace('_', '-')} must be more than 0, got {value}")
+    return args
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--work"]:
+        work(json.loads(sys.argv[2]), Path(sys.argv[3]), sys.argv[4] == "1")
+    else:
+        main()
