@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,6 +14,7 @@ from adi_lite.data.schema import Interactions, Ragged
 from adi_lite.models.two_tower import TwoTower
 from adi_lite.nn.embedding import module_key
 from adi_lite.training.objective import FixedNegativesObjective, Objective
+from benchmarks import packing
 from benchmarks.__main__ import main
 from benchmarks.features import training_with_features
 from benchmarks.growth import growth_with_records
@@ -280,3 +282,24 @@ def test_a_step_with_negatives_of_the_row_has_their_loss(monkeypatch):
     assert seen == [(80, 5)]
     library_step(data, settings(width=8, batch_size=40, num_negatives=5))()
     assert len(seen) == 1, "shared negatives otherwise"
+
+
+def test_packing_beside_loading(tmp_path, capsys):
+    out = tmp_path / "packing.json"
+    packing.main(["--smoke", "--records", "5000", "--work", str(tmp_path), "--out", str(out)])
+    printed = capsys.readouterr()
+    result = json.loads(printed.out)
+    assert result == json.loads(out.read_text()) and list(result["records"]) == ["5000", "10000"]
+    for point in result["records"].values():
+        assert all(point[side]["seconds"] > 0 and point[side]["anonymous_mib"] >= 0 for side in packing.SIDES)
+        assert 0 < point["seconds_to_open"] < 5 and point["disk_mib"] > 0.2
+    assert "Packing: seconds" in printed.err and not list(tmp_path.glob("tmp*")), "what was written is gone"
+
+
+def test_anonymous_memory_is_what_a_process_holds_itself(tmp_path):
+    file = np.lib.format.open_memmap(tmp_path / "a.npy", mode="w+", dtype=np.int64, shape=(1 << 24,))
+    with packing.AnonymousPeak() as mapped:
+        file[:] = 1
+    with packing.AnonymousPeak() as held:
+        assert np.ones(1 << 24).sum() > 0
+    assert mapped.grown < 32 and 120 < held.grown < 160
