@@ -8,9 +8,7 @@ so that what grows grows with the records.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import subprocess
+import multiprocessing
 import sys
 import tempfile
 import threading
@@ -24,8 +22,12 @@ import pyarrow.parquet as pq
 import torch
 from rich.console import Console
 
+from adi_lite.data import batches
+from adi_lite.data.packed import load_packed, pack
+from adi_lite.data.tables import load_folder
 from benchmarks.memory import ROOT
 from benchmarks.report import finish, machine, published, table
+from benchmarks.steps import library_step, settings
 
 SIDES = ("pack", "load", "train_packed", "train_in_memory")
 """``pack`` and ``load``: of the tables; ``train_…``: some steps, or an epoch, with the data opened before."""
@@ -89,24 +91,22 @@ def anonymous_mib() -> float:
     raise OSError("this system does not tell anonymous memory apart: /proc/self/status has no RssAnon")
 
 
-def measure_side(side: str, tables: str, packed: str, block: int = 0, steps: int = 0) -> dict[str, float]:
+def measure_side(side: str, tables: Path, packed: Path, block: int = 0, steps: int = 0) -> dict[str, float]:
     """Run one side in a process of its own: its seconds and the MiB by which its anonymous memory grew.
 
     Args:
+        side: one of :data:`SIDES`.
         block: records that an epoch shuffles together; 0 for the library's own.
         steps: of training; 0 for an epoch.
     """
-    command = [sys.executable, "-m", "benchmarks.packing", side, tables, packed, str(block), str(steps)]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    if result.returncode:
-        raise RuntimeError(f"{' '.join(command[1:])} failed:\n{result.stderr.strip()}")
-    return json.loads(result.stdout)
+    context = multiprocessing.get_context("forkserver")  # its processes start with the modules read, and with no data
+    context.set_forkserver_preload(["benchmarks.packing"])
+    with context.Pool(1) as pool:
+        return pool.apply(_measure_side, (side, tables, packed, block, steps, torch.get_num_threads()))
 
 
-def _child(side: str, tables: str, packed: str, block: int, steps: int) -> dict[str, float]:
-    from adi_lite.data import batches
-
+def _measure_side(side: str, tables: Path, packed: Path, block: int, steps: int, threads: int) -> dict[str, float]:
+    torch.set_num_threads(threads)
     batches.SHUFFLE_BLOCK = block or batches.SHUFFLE_BLOCK
     torch.nn.Linear(8, 8)(torch.zeros(2, 8)).sum().backward()  # what torch sets up at its first use
     started = time.perf_counter()
@@ -115,11 +115,7 @@ def _child(side: str, tables: str, packed: str, block: int, steps: int) -> dict[
     return {"seconds": round(time.perf_counter() - started, 3), "anonymous_mib": memory.grown}
 
 
-def _run(side: str, tables: str, packed: str, steps: int) -> None:
-    from adi_lite.data.packed import load_packed, pack
-    from adi_lite.data.tables import load_folder
-    from benchmarks.steps import library_step, settings
-
+def _run(side: str, tables: Path, packed: Path, steps: int) -> None:
     if side == "pack":
         pack(tables, packed)
         return
@@ -136,13 +132,11 @@ def _run(side: str, tables: str, packed: str, steps: int) -> None:
 
 def measure(sizes: list[int], world: World, folder: Path, block: int, steps: int) -> dict[str, dict]:
     """All sides at each number of records, the time that opening the packed data takes, and their size."""
-    from adi_lite.data.packed import load_packed
-
     points = {}
     for records in sizes:
         tables, packed = folder / f"tables{records}", folder / f"packed{records}"
         world.write(tables, records)
-        points[str(records)] = {s: measure_side(s, str(tables), str(packed), block, steps) for s in SIDES}
+        points[str(records)] = {s: measure_side(s, tables, packed, block, steps) for s in SIDES}
         started = time.perf_counter()
         load_packed(packed)
         points[str(records)]["seconds_to_open"] = round(time.perf_counter() - started, 3)
@@ -182,7 +176,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "packing.json", help="default runs/…")
     args = parser.parse_args(argv)
     if args.smoke:
-        args.records, args.users, args.items, args.steps = [5000, 10_000], 200, 100, 1
+        args.records, args.users, args.items, args.steps = [5000], 200, 100, 1
     for name in ("users", "items", "domains", "threads"):
         if not getattr(args, name) > 0:
             parser.error(f"--{name} must be more than 0, got {getattr(args, name)}")
@@ -192,7 +186,4 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] and sys.argv[1] in SIDES:
-        print(json.dumps(_child(*sys.argv[1:4], *map(int, sys.argv[4:6]))))
-    else:
-        sys.exit(main())
+    sys.exit(main())

@@ -286,13 +286,13 @@ def test_a_step_with_negatives_of_the_row_has_their_loss(monkeypatch):
 
 def test_packing_beside_loading(tmp_path, capsys):
     out = tmp_path / "packing.json"
-    packing.main(["--smoke", "--records", "5000", "--work", str(tmp_path), "--out", str(out)])
+    packing.main(["--smoke", "--work", str(tmp_path), "--out", str(out)])
     printed = capsys.readouterr()
     result = json.loads(printed.out)
-    assert result == json.loads(out.read_text()) and list(result["records"]) == ["5000", "10000"]
+    assert result == json.loads(out.read_text()) and list(result["records"]) == ["5000"]
     for point in result["records"].values():
         assert all(point[side]["seconds"] > 0 and point[side]["anonymous_mib"] >= 0 for side in packing.SIDES)
-        assert 0 < point["seconds_to_open"] < 5 and point["disk_mib"] > 0.2
+        assert 0 < point["seconds_to_open"] < 5 and point["disk_mib"] > 0.1
     assert "Packing: seconds" in printed.err and not list(tmp_path.glob("tmp*")), "what was written is gone"
 
 
