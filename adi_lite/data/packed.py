@@ -67,8 +67,8 @@ class Description(BaseModel):
         options: valid, test and seed.
         facts, table_schema: what the report of the tables says.
         tables, sources: the folder that was packed, and its files.
+        arrays: by name, such as ``train/user``; ``item/2`` is the item feature of this number.
         stamp: hashes of the data set.
-        arrays: by name, such as ``train/user`` or ``items/price``.
     """
 
     format: int
@@ -83,8 +83,8 @@ class Description(BaseModel):
     table_schema: str
     tables: str
     sources: list[SourceFile]
-    stamp: dict[str, str]
     arrays: dict[str, ArrayFile]
+    stamp: Stamp | None = None
 
 
 def is_packed(folder: str | Path) -> bool:
@@ -151,11 +151,10 @@ def pack(
             table_schema=report.schema,
             tables=str(tables.resolve()),
             sources=before,
-            stamp={},
             arrays=_describe_arrays(folder, read),
         )
         data = _open(folder, about, "")  # without a stamp, so that it is checked
-        about.stamp = {"ids": fingerprint(data), "records": records_fingerprint(data)}
+        about.stamp = Stamp(fingerprint(data), records_fingerprint(data))
         (folder / DESCRIPTION).write_text(about.model_dump_json(indent=1))
     return report
 
@@ -276,7 +275,7 @@ def load_packed(folder: str | Path, *, name: str = "") -> MultiDomainDataset:
         PackedError: a file is missing, damaged or of another version.
     """
     about = read_description(Path(folder))
-    return _open(Path(folder), about, name, Stamp(**about.stamp))
+    return _open(Path(folder), about, name, about.stamp)
 
 
 def check_packed(folder: str | Path) -> Report:
@@ -295,6 +294,11 @@ def check_packed(folder: str | Path) -> Report:
                 report.add("error", array.file, "", "does not hold what was packed", remedy)
         except PackedError as error:
             report.add("error", array.file, "", str(error), remedy)
+    if report.ok:
+        try:
+            _open(folder, about, "", about.stamp)
+        except PackedError as error:
+            report.add("error", DESCRIPTION, "", str(error), remedy)
     tables = Path(about.tables)
     if tables.is_dir():
         for file in _changed(about.sources, _sources(tables)):
