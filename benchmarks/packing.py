@@ -11,9 +11,9 @@ import argparse
 import multiprocessing
 import sys
 import tempfile
-import threading
 import time
 from dataclasses import asdict, dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -58,34 +58,9 @@ class World:
             pq.write_table(pa.table(columns), target / f"part-{n:05d}.parquet")
 
 
-class AnonymousPeak:
-    """Watches the anonymous memory of this process while the context is open: pages of mapped files do not count."""
-
-    def __enter__(self) -> AnonymousPeak:
-        self.before = self.peak = anonymous_mib()
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
-        return self
-
-    def _watch(self) -> None:
-        while not self._done.wait(0.003):
-            self.peak = max(self.peak, anonymous_mib())
-
-    def __exit__(self, *_: object) -> None:
-        self._done.set()
-        self._thread.join()
-        self.peak = max(self.peak, anonymous_mib())
-
-    @property
-    def grown(self) -> float:
-        """MiB by which the peak lies above what there was before."""
-        return round(self.peak - self.before, 1)
-
-
-def anonymous_mib() -> float:
-    """Anonymous resident memory of this process. Linux only."""
-    for line in Path("/proc/self/status").read_text().splitlines():
+def anonymous_mib(process: int | str = "self") -> float:
+    """Anonymous resident memory of a process: pages of mapped files do not count. Linux only."""
+    for line in Path(f"/proc/{process}/status").read_text().splitlines():
         if line.startswith("RssAnon:"):
             return int(line.split()[1]) / 1024
     raise OSError("this system does not tell anonymous memory apart: /proc/self/status has no RssAnon")
@@ -98,21 +73,37 @@ def measure_side(side: str, tables: Path, packed: Path, block: int = 0, steps: i
         side: one of :data:`SIDES`.
         block: records that an epoch shuffles together; 0 for the library's own.
         steps: of training; 0 for an epoch.
+
+    Raises:
+        RuntimeError: it failed; its process wrote to standard error why.
     """
     context = multiprocessing.get_context("forkserver")  # its processes start with the modules read, and with no data
-    context.set_forkserver_preload(["benchmarks.packing"])
-    with context.Pool(1) as pool:
-        return pool.apply(_measure_side, (side, tables, packed, block, steps, torch.get_num_threads()))
+    context.set_forkserver_preload(["benchmarks.packing", "torch._dynamo"])  # which optimizers read
+    here, there = context.Pipe()
+    arguments = (there, side, tables, packed, block, steps, torch.get_num_threads())
+    child = context.Process(target=_measured, args=arguments)
+    child.start()
+    there.close()
+    try:
+        before = peak = here.recv()
+        while not here.poll(0.005):
+            peak = max(peak, anonymous_mib(child.pid))
+        seconds, after = here.recv()
+    except EOFError:
+        raise RuntimeError(f"the side {side} failed") from None
+    finally:
+        child.join()
+    return {"seconds": round(seconds, 3), "anonymous_mib": round(max(peak, after) - before, 1)}
 
 
-def _measure_side(side: str, tables: Path, packed: Path, block: int, steps: int, threads: int) -> dict[str, float]:
+def _measured(there: Connection, side: str, tables: Path, packed: Path, block: int, steps: int, threads: int) -> None:
     torch.set_num_threads(threads)
     batches.SHUFFLE_BLOCK = block or batches.SHUFFLE_BLOCK
     torch.nn.Linear(8, 8)(torch.zeros(2, 8)).sum().backward()  # what torch sets up at its first use
+    there.send(anonymous_mib())
     started = time.perf_counter()
-    with AnonymousPeak() as memory:
-        _run(side, tables, packed, steps)
-    return {"seconds": round(time.perf_counter() - started, 3), "anonymous_mib": memory.grown}
+    _run(side, tables, packed, steps)
+    there.send((time.perf_counter() - started, anonymous_mib()))
 
 
 def _run(side: str, tables: Path, packed: Path, steps: int) -> None:

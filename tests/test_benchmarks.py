@@ -297,9 +297,14 @@ def test_packing_beside_loading(tmp_path, capsys):
 
 
 def test_anonymous_memory_is_what_a_process_holds_itself(tmp_path):
-    file = np.lib.format.open_memmap(tmp_path / "a.npy", mode="w+", dtype=np.int64, shape=(1 << 24,))
-    with packing.AnonymousPeak() as mapped:
-        file[:] = 1
-    with packing.AnonymousPeak() as held:
-        assert np.ones(1 << 24).sum() > 0
-    assert mapped.grown < 32 and 120 < held.grown < 160
+    before = packing.anonymous_mib()
+    mapped = np.lib.format.open_memmap(tmp_path / "a.npy", mode="w+", dtype=np.int64, shape=(1 << 23,))
+    mapped[:] = 1
+    with_file = packing.anonymous_mib()
+    held = np.ones(1 << 23, dtype=np.int64)
+    assert with_file - before < 16 and 60 < packing.anonymous_mib() - with_file < 80 and len(held)
+
+
+def test_a_side_that_fails_is_said(tmp_path):
+    with pytest.raises(RuntimeError, match="the side load failed"):
+        packing.measure_side("load", tmp_path / "nothing", tmp_path / "packed")

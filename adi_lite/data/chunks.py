@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-CHUNK = 1 << 19
+CHUNK = 1 << 17
 """Values of an array that are looked at together."""
 _BINS = 1 << 16
 
