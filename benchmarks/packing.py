@@ -12,6 +12,7 @@ import multiprocessing
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -87,7 +88,8 @@ def measure_side(side: str, tables: Path, packed: Path, block: int = 0, steps: i
     try:
         before = peak = here.recv()
         while not here.poll(0.005):
-            peak = max(peak, anonymous_mib(child.pid))
+            with suppress(OSError):  # it has just ended
+                peak = max(peak, anonymous_mib(child.pid))
         seconds, after = here.recv()
     except EOFError:
         raise RuntimeError(f"the side {side} failed") from None
