@@ -193,10 +193,11 @@ def test_each_record_comes_once_in_batches_of_one_size_however_many_are_held(rec
 
 def test_the_two_levels_mix_records_from_everywhere():
     data, block = many(200_000), 20_000
-    first = epoch(data, 5000, block=block)[0].record
+    batches = epoch(data, 5000, block=block)
+    first = batches[0].record
     assert torch.histc(first.float(), 10, 0, 200_000).min() > 250, "a batch has records of every part of the data"
     assert len(torch.unique(first // 78)) < 300, "but of few pieces, which are read from the disk in one go"
-    order = torch.cat([b.record for b in epoch(data, 5000, block=block)])
+    order = torch.cat([b.record for b in batches])
     assert torch.corrcoef(torch.stack([order, torch.arange(200_000)]).double())[0, 1].abs() < 0.05
     assert not torch.equal(order, torch.cat([b.record for b in epoch(data, 5000, seed=1, block=block)]))
 
