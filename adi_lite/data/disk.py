@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import os
 from pathlib import Path
 from typing import BinaryIO
 
@@ -44,7 +45,10 @@ class Disk:
         """A new (length,) array of zeros."""
         if not length:
             return np.zeros(0, dtype=kind)
-        return np.asarray(np.memmap(self.folder / f"{name}.bin", dtype=kind, mode="w+", shape=(length,)))
+        path = self.folder / f"{name}.bin"
+        with path.open("wb") as file:
+            _reserve(file, length * np.dtype(kind).itemsize)
+        return np.asarray(np.memmap(path, dtype=kind, mode="r+", shape=(length,)))
 
     def close(self) -> None:
         for file, _ in self._open.values():
@@ -77,7 +81,18 @@ def new_npy(path: Path, kind: type, length: int) -> np.ndarray:
     if not length:
         np.save(path, np.zeros(0, dtype=kind))
         return np.load(path)
-    return np.asarray(np.lib.format.open_memmap(path, mode="w+", dtype=kind, shape=(length,)))
+    array = np.asarray(np.lib.format.open_memmap(path, mode="w+", dtype=kind, shape=(length,)))
+    with path.open("r+b") as file:
+        _reserve(file, path.stat().st_size)
+    return array
+
+
+def _reserve(file: BinaryIO, size: int) -> None:
+    """Take the space of a file from the disk now: a full disk is an error here, but kills whoever writes to a mapping."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), 0, size)
+    else:
+        file.truncate(size)
 
 
 def map_npy(path: Path) -> np.ndarray:

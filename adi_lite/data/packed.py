@@ -107,7 +107,7 @@ def pack(
 
     Memory holds the distinct ids and their features (as Python text: 100 to 200 bytes an id, and D bytes an item), and a
     block of records at a time, however many there are. On the disk a record takes 40 bytes (32 without a timestamp), and 24 more
-    while it is packed. Repeated records are not looked for, as :func:`load_folder` does.
+    while it is packed. Unlike :func:`load_folder`, it does not look for repeated records, and all of them count.
 
     Args:
         tables: folder of the tables.
@@ -128,7 +128,7 @@ def pack(
         work.mkdir()
         disk = Disk(work)
         try:
-            opened = open_folder(tables, report)
+            opened = open_folder(tables, report, disk)
             read = opened and prepare(*opened, report, valid=valid, test=test, seed=seed, disk=disk)
         finally:
             disk.close()

@@ -140,7 +140,7 @@ def _read_folder(
     return _build(*opened, report, valid=valid, test=test, seed=seed, name=name), report
 
 
-def open_folder(folder: Path, report: Report) -> tuple[_Tables, TableSchema | None] | None:
+def open_folder(folder: Path, report: Report, disk: Disk | None = None) -> tuple[_Tables, TableSchema | None] | None:
     """The tables of a folder and its schema, if it has one; None if nothing can be made of them, which is reported."""
     if not folder.is_dir():
         remedy = "name the folder that holds interactions.parquet or interactions.csv"
@@ -149,7 +149,9 @@ def open_folder(folder: Path, report: Report) -> tuple[_Tables, TableSchema | No
     tables = _Tables(*(_open(folder, stem, report) for stem in ("interactions", "users", "items")))
     schema, path = None, folder / "schema.yaml"
     if path.exists() and (schema := read_schema_file(path, report)) is None:
-        read_interactions(tables.interactions, None, report)  # its defects as well, before the schema is corrected
+        read_interactions(
+            tables.interactions, None, report, disk
+        )  # its defects as well, before the schema is corrected
         return None
     return tables, schema
 

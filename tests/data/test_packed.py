@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import os
@@ -26,7 +27,7 @@ from adi_lite.data.defects import DataError
 from adi_lite.data.encoders import Encoders
 from adi_lite.data.fingerprint import fingerprint, records_fingerprint
 from adi_lite.data.packed import PackedError, check_packed, is_packed, load_own, load_packed, pack
-from adi_lite.data.tables import load_folder
+from adi_lite.data.tables import check_folder, load_folder
 from adi_lite.training.config import Config
 from adi_lite.training.trainer import fit
 from benchmarks.packing import World, measure_side
@@ -120,8 +121,6 @@ def test_the_report_is_that_of_the_tables_but_for_repeated_records(tmp_path):
     folder = write_folder(tmp_path / "shop", frames, "parquet")
     with pytest.raises(DataError):
         load_folder(tmp_path)
-    from adi_lite.data.tables import check_folder
-
     whole, said = check_folder(folder), pack(folder, tmp_path / "packed")
     assert said.defects == [d for d in whole.defects if "the same as an earlier" not in d.message]
     assert len(said.defects) == len(whole.defects) - 1 and any("are not in users" in d.message for d in said.defects)
@@ -261,6 +260,16 @@ def test_tables_that_change_meanwhile_are_refused(shop, tmp_path, monkeypatch):
 
     monkeypatch.setattr(packed, "prepare", change)
     with pytest.raises(PackedError, match="interactions.parquet changed while it was read"):
+        pack(shop, tmp_path / "packed")
+    assert os.listdir(tmp_path) == ["shop"]
+
+
+def test_a_full_disk_is_an_error_and_leaves_nothing(shop, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match="No space left"):
         pack(shop, tmp_path / "packed")
     assert os.listdir(tmp_path) == ["shop"]
 
