@@ -7,9 +7,9 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 
 from adi_lite.atomic import replacing
+from adi_lite.data.packed import load_own
 from adi_lite.data.registry import load_dataset
 from adi_lite.data.schema import MultiDomainDataset
-from adi_lite.data.tables import load_folder
 from adi_lite.training.checkpoint import CheckpointError
 from adi_lite.training.trainer import Trained, load_trained
 
@@ -22,7 +22,7 @@ class RunInfo(BaseModel):
     Attributes:
         dataset: name of the data set; of a folder of tables, the folder's.
         options: options of the data set's loader.
-        folder: where the tables are, for data of one's own.
+        folder: where the tables or the packed data set are, for data of one's own.
         model: the method.
         config: name or file of the configuration.
         seed: of the run.
@@ -38,7 +38,7 @@ class RunInfo(BaseModel):
     def load_data(self) -> MultiDomainDataset:
         """The data set that the run was trained on."""
         if self.folder is not None:
-            return load_folder(self.folder, name=self.dataset, **self.options)
+            return load_own(self.folder, name=self.dataset, **self.options)
         return load_dataset(self.dataset, **self.options)
 
     def write(self, out: Path) -> None:

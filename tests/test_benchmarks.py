@@ -6,6 +6,7 @@ import json
 import time
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,7 +15,7 @@ from adi_lite.data.schema import Interactions, Ragged
 from adi_lite.models.two_tower import TwoTower
 from adi_lite.nn.embedding import module_key
 from adi_lite.training.objective import FixedNegativesObjective, Objective
-from benchmarks import processes
+from benchmarks import packing, processes
 from benchmarks.__main__ import main
 from benchmarks.features import training_with_features
 from benchmarks.growth import growth_with_records
@@ -306,3 +307,29 @@ def test_anonymous_memory_is_what_no_file_backs():
         time.sleep(0.1)
     if before.mib is not None:
         assert len(block) and 50 < peak.mib - before.mib < 200
+
+
+def test_packing_beside_loading(tmp_path, capsys):
+    out = tmp_path / "packing.json"
+    packing.main(["--smoke", "--work", str(tmp_path), "--out", str(out)])
+    printed = capsys.readouterr()
+    result = json.loads(printed.out)
+    assert result == json.loads(out.read_text()) and list(result["records"]) == ["5000"]
+    for point in result["records"].values():
+        assert all(point[side]["seconds"] > 0 and point[side]["anonymous_mib"] >= 0 for side in packing.SIDES)
+        assert 0 < point["seconds_to_open"] < 5 and point["disk_mib"] > 0.1
+    assert "Packing: seconds" in printed.err and not list(tmp_path.glob("tmp*")), "what was written is gone"
+
+
+def test_anonymous_memory_is_what_a_process_holds_itself(tmp_path):
+    before = packing.anonymous_mib()
+    mapped = np.lib.format.open_memmap(tmp_path / "a.npy", mode="w+", dtype=np.int64, shape=(1 << 23,))
+    mapped[:] = 1
+    with_file = packing.anonymous_mib()
+    held = np.ones(1 << 23, dtype=np.int64)
+    assert with_file - before < 16 and 60 < packing.anonymous_mib() - with_file < 80 and len(held)
+
+
+def test_a_side_that_fails_is_said(tmp_path):
+    with pytest.raises(RuntimeError, match="the side load failed"):
+        packing.measure_side("load", tmp_path / "nothing", tmp_path / "packed")

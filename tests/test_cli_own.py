@@ -87,6 +87,39 @@ def test_check_writes_a_schema_to_correct(shop, ok, refused, tmp_path):
     assert "is there already" in refused("data", "check", folder, "--write-schema")
 
 
+def test_packed_tables_do_as_the_tables(shop, adi, ok, refused, run, tmp_path):
+    packed = tmp_path / "packed"
+    assert ok("data", "pack", shop, packed)["facts"]["records"] == 900
+    assert ok("data", "check", packed)["ok"]
+    sizes = [ok("data", "describe", folder) for folder in (shop, packed)]
+    assert sizes[0] == sizes[1]
+    other = tmp_path / "other"
+    ok("train", "--data", packed, "--out", other, *SMALL, "--set", "epochs=2")
+    straight, again = (load_file(folder / "model.safetensors") for folder in (run, other))
+    assert all(torch.equal(again[name], value) for name, value in straight.items()), "the same bits"
+    measured = [ok("evaluate", folder) for folder in (run, other)]
+    assert measured[0]["domains"] == measured[1]["domains"]
+    lists = []
+    for folder in (run, other):
+        ok("index", folder)
+        lists.append(Retriever.open(folder).retrieve([f"u{x}" for x in range(40)], "music", 7))
+    pd.testing.assert_frame_equal(*lists)
+    assert "give --valid to adi-lite data pack" in refused(
+        "train", "--data", packed, "--valid", 0.2, "--out", tmp_path / "r"
+    )
+    assert "holds a packed data set" in refused("data", "pack", shop, packed)
+    assert "is packed already" in refused("data", "pack", packed, tmp_path / "more")
+    assert "--write-schema belongs to a folder of tables" in refused("data", "check", packed, "--write-schema")
+    status, out, _ = adi("data", "check", packed)
+    assert status == 0 and f"the packed data are whole: adi-lite train --data {packed}" in out
+    ok("data", "pack", shop, tmp_path / "half", "--valid", 0.0, "--test", 0.5)
+    assert ok("data", "check", tmp_path / "half")["facts"]["test"] == 450
+    (packed / "train_item.npy").unlink()
+    assert "train_item.npy is missing" in refused("evaluate", other)
+    status, out, _ = adi("data", "check", packed)
+    assert status == 2 and "train_item.npy is missing" in out
+
+
 def test_the_course_of_training_is_kept(run):
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [0, 1]

@@ -11,6 +11,7 @@ import typer
 import yaml
 from rich.console import Console
 
+from adi_lite.data.packed import is_packed
 from adi_lite.data.registry import DATASETS
 from adi_lite.models.registry import NETWORKS
 from adi_lite.training.config import Config
@@ -54,12 +55,17 @@ def options_of(dataset: str, markets: str | None) -> dict:
 
 
 def own_options(folder: Path, valid: float | None, test: float | None, markets: str | None = None) -> dict:
-    """Options of :func:`adi_lite.data.tables.load_folder`, as given."""
+    """Options of :func:`adi_lite.data.packed.load_own`, as given."""
     if markets is not None:
         raise ValueError("--markets belongs to the cross-market data, not to --data")
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a folder; name the one that holds interactions.parquet or interactions.csv")
-    return {name: share for name, share in (("valid", valid), ("test", test)) if share is not None}
+    given = {name: share for name, share in (("valid", valid), ("test", test)) if share is not None}
+    if given and is_packed(folder):
+        raise ValueError(
+            f"{folder} is packed, and was cut when it was: give --{next(iter(given))} to adi-lite data pack"
+        )
+    return given
 
 
 def check_folder_free(out: Path) -> None:

@@ -1,4 +1,4 @@
-"""``adi-lite data fetch | describe | check``."""
+"""``adi-lite data fetch | describe | check | pack``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from rich.table import Table
 from adi_lite.atomic import replacing
 from adi_lite.cli.common import Json, Markets, Test, Valid, known, options_of, own_options, show, show_lines
 from adi_lite.data.defects import Report
-from adi_lite.data.registry import load_dataset
+from adi_lite.data.packed import check_packed, is_packed, load_own, pack
+from adi_lite.data.registry import DATASETS, load_dataset
 from adi_lite.data.tables import check_folder
 
 app = typer.Typer(help="Data sets.", no_args_is_help=True)
@@ -32,11 +33,19 @@ def data_fetch(name: str, markets: Markets = None, as_json: Json = False) -> Non
 
 
 @app.command("describe")
-def data_describe(name: str, markets: Markets = None, as_json: Json = False) -> None:
+def data_describe(
+    name: Annotated[str, typer.Argument(help="A built-in data set, or the folder of your own tables or a packed one.")],
+    markets: Markets = None,
+    as_json: Json = False,
+) -> None:
     """Sizes, overlaps and skew of a data set, by domain."""
     from adi_lite.data.describe import describe
 
-    report = describe(load_dataset(known(name), **options_of(name, markets)))
+    if name not in DATASETS and Path(name).is_dir():
+        data = load_own(name, **own_options(Path(name), None, None, markets))
+    else:
+        data = load_dataset(known(name), **options_of(name, markets))
+    report = describe(data)
     show(report, as_json, lambda: _describe(report))
 
 
@@ -50,9 +59,15 @@ def data_check(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Read your own tables and say everything that is wrong with them, and what their columns are taken for."""
-    report = check_folder(folder, **own_options(folder, valid, test))
+    """Read your own tables and say everything that is wrong with them, and what their columns are taken for.
+
+    Of a packed folder: whether every file still holds what was packed, and whether the tables have changed since.
+    """
+    options = own_options(folder, valid, test)
+    report = check_packed(folder) if is_packed(folder) else check_folder(folder, **options)
     path = folder / "schema.yaml"
+    if write_schema and is_packed(folder):
+        raise ValueError("--write-schema belongs to a folder of tables; a packed one keeps its schema")
     if write_schema and report.schema:
         if path.exists():
             raise ValueError(f"{path} is there already; remove it to have one inferred anew")
@@ -63,12 +78,33 @@ def data_check(
         raise typer.Exit(2)
 
 
+@app.command("pack")
+def data_pack(
+    tables: Annotated[Path, typer.Argument(help="Folder of your own tables; see adi-lite data check.")],
+    packed: Annotated[Path, typer.Argument(help="Folder to be made, which train --data then takes.")],
+    valid: Valid = None,
+    test: Test = None,
+    as_json: Json = False,
+) -> None:
+    """Write your tables as arrays that training reads in place, for more records than memory holds."""
+    if is_packed(tables):
+        raise ValueError(f"{tables} is packed already")
+    report = pack(tables, packed, **own_options(tables, valid, test))
+    show({"packed": str(packed), **report.to_dict()}, as_json, lambda: _packed(packed, report))
+
+
+def _packed(packed: Path, report: Report) -> None:
+    typer.echo(str(report))
+    typer.echo(f"packed: adi-lite train --data {packed} --out RUN")
+
+
 def _checked(folder: Path, report: Report) -> None:
-    if report.schema:
+    if report.schema and not is_packed(folder):
         typer.echo(f"schema (correct it in {folder / 'schema.yaml'}):\n{report.schema}")
     typer.echo(str(report))
     if report.ok:
-        typer.echo(f"the tables can be loaded: adi-lite train --data {folder} --out RUN")
+        what = "packed data are whole" if is_packed(folder) else "tables can be loaded"
+        typer.echo(f"the {what}: adi-lite train --data {folder} --out RUN")
 
 
 def _describe(report: dict) -> None:

@@ -30,7 +30,7 @@ from adi_lite.cli.common import (
     show_lines,
     words,
 )
-from adi_lite.data.tables import load_folder
+from adi_lite.data.packed import load_own
 from adi_lite.models.registry import NETWORKS
 from adi_lite.run_folder import RUN_FILE, RunInfo, open_run
 from adi_lite.training.config import Config
@@ -43,7 +43,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
-OwnTables = Annotated[Path | None, typer.Option(help="Folder of your own tables; see adi-lite data check.")]
+OwnTables = Annotated[
+    Path | None, typer.Option(help="Folder of your own tables (see adi-lite data check), or a packed one.")
+]
 BuiltIn = Annotated[str, typer.Option(help="Name of a built-in data set.")]
 Method = Annotated[str, typer.Option(help="Method: " + ", ".join(NETWORKS) + ".")]
 Settings = Annotated[str, typer.Option(help="tuned, as_published, or a YAML file of settings.")]
@@ -204,7 +206,7 @@ def compare(
     from adi_lite.experiments.compare import compare as judge
 
     options = own_options(folder, valid, test)
-    data = load_folder(folder, **options)
+    data = load_own(folder, **options)
     found = judge(
         data,
         methods=words(methods) or ALL,

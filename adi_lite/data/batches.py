@@ -18,6 +18,10 @@ from adi_lite.data.schema import Column, Feature, MultiDomainDataset, Ragged
 Side = Literal["user", "item"]
 HISTORY = "history"
 """Name of the field that holds a user's past items."""
+SHUFFLE_BLOCK = 2**24
+"""Records that an epoch holds in memory, 32 bytes each and as much again while they are picked."""
+_PIECES = 256
+"""Of so many pieces, from anywhere, the records in memory are made up where there are more than fit."""
 
 
 @dataclass(frozen=True)
@@ -72,16 +76,49 @@ def sort_by_domain(user: Tensor, item: Tensor, domain: Tensor, record: Tensor, n
 
 
 def iterate_batches(
-    data: MultiDomainDataset, batch_size: int, generator: torch.Generator, *, shuffle: bool = True
+    data: MultiDomainDataset,
+    batch_size: int,
+    generator: torch.Generator,
+    *,
+    shuffle: bool = True,
+    block: int | None = None,
 ) -> Iterator[Batch]:
     """One epoch over the training records, in random order, as batches of all domains together.
 
     The last batch may be smaller. The whole epoch is permuted once and then cut: slicing is free, gathering is not.
+
+    Where there are more records than ``block`` (:data:`SHUFFLE_BLOCK` by default), the shuffle has two levels: pieces of
+    neighbouring records in random order, and the records of some pieces at a time, ``block`` in all, permuted. Every
+    record still comes once, but one in the same piece as another comes within the same ``block`` of records.
     """
+    train, left = data.train, torch.zeros(0, dtype=torch.int64)
+    for order in _orders(len(train), generator, shuffle, block or SHUFFLE_BLOCK):
+        order = torch.cat([left, order]) if len(left) else order
+        whole = len(order) - len(order) % batch_size
+        yield from _batches(data, order[:whole], batch_size)
+        left = order[whole:].clone()  # not a view, which would keep the whole block
+    yield from _batches(data, left, batch_size)
+
+
+def _orders(records: int, generator: torch.Generator, shuffle: bool, block: int) -> Iterator[Tensor]:
+    """Row numbers of all records, at most ``block`` at a time."""
+    if not shuffle:
+        for start in range(0, records, block):
+            yield torch.arange(start, min(start + block, records))
+    elif records <= block:
+        yield torch.randperm(records, generator=generator)
+    else:
+        size = max(1, block // _PIECES)
+        pieces = torch.randperm(-(-records // size), generator=generator)
+        for some in pieces.split(block // size):
+            order = torch.cat([torch.arange(p * size, min((p + 1) * size, records)) for p in some.tolist()])
+            yield order[torch.randperm(len(order), generator=generator)]
+
+
+def _batches(data: MultiDomainDataset, order: Tensor, batch_size: int) -> Iterator[Batch]:
     train = data.train
-    order = torch.randperm(len(train), generator=generator) if shuffle else torch.arange(len(train))
     user, item, domain = train.user[order], train.item[order], train.domain[order]
-    for start in range(0, len(train), batch_size):
+    for start in range(0, len(order), batch_size):
         part = slice(start, start + batch_size)
         yield sort_by_domain(user[part], item[part], domain[part], order[part], data.num_domains)
 

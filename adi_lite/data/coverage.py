@@ -12,6 +12,7 @@ from adi_lite.data.records import Records
 from adi_lite.data.schema_file import FeatureSpec
 from adi_lite.data.side_table import DOMAIN, DOMAINS, SideTable
 from adi_lite.data.sources import Source
+from adi_lite.data.tally import Tally, first_rows
 
 MANY_VALUES = 100
 """A vocabulary of up to this many values is never called large."""
@@ -35,6 +36,7 @@ def report_coverage(
     source: Source | None,
     side: str,
     records: Records,
+    tally: Tally,
     table: SideTable,
     encoder: SideEncoder,
     report: Report,
@@ -49,15 +51,14 @@ def report_coverage(
         return
     listed = np.zeros(len(records.ids(side)), dtype=bool)
     listed[table.listed] = True
-    number = getattr(records, side)
-    unknown = ~listed[number]
+    unknown = tally.occurs[side] & ~listed
     if unknown.any():
-        message = f"{len(np.unique(number[unknown])):,} {side}s are not in {source.file}, so that they have no features"
-        report.add(
-            "warning", file, f"{side}_id", message, f"add their rows to {source.file}", np.flatnonzero(unknown) + 1
-        )
-    listed[number] = False
-    if idle := int(listed.sum()):
+        number = getattr(records, side)
+        rows, count = first_rows(records, lambda part: unknown[number[part]])
+        message = f"{int(unknown.sum()):,} {side}s are not in {source.file}, so that they have no features"
+        remedy = f"add their rows to {source.file}"
+        report.add("warning", file, f"{side}_id", message, remedy, rows, count=count)
+    if idle := int((listed & ~tally.occurs[side]).sum()):
         message = f"{idle:,} {side}s have no interactions"
         report.add("note", source.file, f"{side}_id", message, "nothing to do: features can still place them")
     if records.ids(side).mixed:

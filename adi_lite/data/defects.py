@@ -72,26 +72,31 @@ class Report:
         remedy: str,
         rows: Iterable[int] | np.ndarray = (),
         kind: str = "",
+        count: int | None = None,
     ) -> None:
-        """Note a defect. Defects of one ``kind`` (default: the message) in one column become one, with all their rows."""
+        """Note a defect. Defects of one ``kind`` (default: the message) in one column become one, with all their rows.
+
+        Where ``rows`` are only the first ones, ``count`` says how many there are.
+        """
         rows = [int(r) for r in rows]
+        count = len(rows) if count is None else count
         key = (file, column, kind or message)
         if key in self._place:
             old = self.defects[self._place[key]]
             kept = (*old.rows, *rows)[:MAX_ROWS]
             self.defects[self._place[key]] = Defect(
-                old.severity, file, column, old.message, old.remedy, kept, old.count + len(rows)
+                old.severity, file, column, old.message, old.remedy, kept, old.count + count
             )
             return
         self._place[key] = len(self.defects)
-        self.defects.append(Defect(severity, file, column, message, remedy, tuple(rows[:MAX_ROWS]), len(rows)))
+        self.defects.append(Defect(severity, file, column, message, remedy, tuple(rows[:MAX_ROWS]), count))
 
     def of(self, severity: Severity) -> list[Defect]:
         return [d for d in self.defects if d.severity == severity]
 
     def of_file(self, file: str) -> list[Defect]:
-        """Errors of one file."""
-        return [d for d in self.errors if d.file == file]
+        """Errors of one file, or of the files of a folder."""
+        return [d for d in self.errors if d.file == file or d.file.startswith(f"{file}/")]
 
     @property
     def errors(self) -> list[Defect]:

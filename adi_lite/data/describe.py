@@ -75,7 +75,8 @@ def compare_with_paper(dataset: MultiDomainDataset, paper_name: str = "WSDM Cros
 
 
 def describe(dataset: MultiDomainDataset, splits: Sequence[str] = BEFORE_TEST) -> dict:
-    """Sizes, overlaps, density, history lengths and popularity skew of a data set, as plain JSON-able values.
+    """Sizes, overlaps, density, history lengths and popularity skew of a data set, as plain JSON-able values. Records are
+    sorted in memory.
 
     Users, items, records, density and Gini are counted in ``splits``. ``density`` is the share of a domain's user-item
     pairs that occur; ``popularity_gini`` is taken over the whole catalogue, items without a record included (0: all

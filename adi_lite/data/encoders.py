@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 
@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from adi_lite.data.chunks import chunks
 from adi_lite.data.defects import Report
 from adi_lite.data.ids import IdTable
 from adi_lite.data.raw_columns import RawCodes, RawNumbers
@@ -59,6 +60,30 @@ class Scaler:
         return np.concatenate([scaled, missing[:, None]] if self.indicator else [scaled], 1).astype(np.float32)
 
 
+class IdTexts(Sequence[str]):
+    """The first ``count`` of an array of ids, as text that is made when it is asked for."""
+
+    def __init__(self, ids: np.ndarray, count: int) -> None:
+        self._ids = ids[:count]
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def __getitem__(self, place: int | slice) -> str | tuple[str, ...]:
+        return tuple(map(str, self._ids[place].tolist())) if isinstance(place, slice) else str(self._ids[place])
+
+    def __iter__(self) -> Iterator[str]:
+        for part in chunks(len(self)):
+            yield from self[part]
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, tuple | IdTexts):
+            return NotImplemented
+        return len(self) == len(other) and all(a == b for a, b in zip(self, other, strict=True))
+
+    __hash__ = None
+
+
 @dataclass(frozen=True)
 class SideEncoder:
     """Encoders of all features of users, or of items.
@@ -76,7 +101,7 @@ class SideEncoder:
     specs: Mapping[str, FeatureSpec]
     vocabularies: Mapping[str, tuple[str, ...]]
     scalers: Mapping[str, Scaler]
-    ids: tuple[str, ...]
+    ids: tuple[str, ...] | IdTexts
     id_feature: bool
 
     @classmethod

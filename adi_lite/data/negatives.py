@@ -66,8 +66,11 @@ class NegativeSampler:
 
 def popularity(data: MultiDomainDataset, domain: int) -> Tensor:
     """(num_items,) float64: training records of each item in ``domain``."""
-    items = data.train.item[data.train.domain == domain]
-    return torch.bincount(items, minlength=data.num_items).double()
+    counts = torch.zeros(data.num_items, dtype=torch.int64)
+    for part in data.train.chunks():
+        items = part.item[part.domain == domain]
+        counts.index_add_(0, items, torch.ones_like(items))
+    return counts.double()
 
 
 def in_batch_frequency(data: MultiDomainDataset) -> list[Tensor]:

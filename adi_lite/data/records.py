@@ -2,18 +2,41 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from adi_lite.data.chunks import chunks
 from adi_lite.data.defects import Report
+from adi_lite.data.disk import Disk
 from adi_lite.data.ids import IdTable, TimestampParser
 from adi_lite.data.side_table import report_missing
 from adi_lite.data.sources import Source
-from adi_lite.data.split import Split, split_by_time, split_by_user
+from adi_lite.data.split import (
+    Split,
+    split_by_time,
+    split_by_time_on_disk,
+    split_by_user,
+    split_by_user_on_disk,
+)
 
 MAX_DOMAINS = 1000
 """Without a schema that lists them, more domains than this are taken for a mistake."""
+
+
+class InMemory:
+    """Gathers the columns of the records in memory, block by block; :class:`~adi_lite.data.disk.Disk` does so in files."""
+
+    def __init__(self) -> None:
+        self._parts: dict[str, list[np.ndarray]] = {}
+
+    def add(self, column: str, values: np.ndarray) -> None:
+        self._parts.setdefault(column, []).append(values)
+
+    def finish(self, column: str) -> np.ndarray | None:
+        """All values of the column; None if nothing was added."""
+        parts = self._parts.pop(column, None)
+        return None if parts is None else np.concatenate(parts)
 
 
 @dataclass
@@ -41,36 +64,38 @@ class Records:
         return self.users if side == "user" else self.items
 
     def renumber(self, names: list[str]) -> Records:
-        """The same records, with domains numbered in the order of ``names``, and no other domain allowed."""
+        """The same records, with domains numbered in place in the order of ``names``, and no other domain allowed."""
         table = IdTable("domain", names or None)
         number = np.array([table.codes[name] for name in self.domains.codes], dtype=np.int32)
-        return Records(
-            self.user,
-            self.item,
-            number[self.domain],
-            self.seconds,
-            self.users,
-            self.items,
-            table if names else self.domains,
-        )
+        for part in chunks(len(self)):
+            self.domain[part] = number[self.domain[part]]
+        return replace(self, domains=table if names else self.domains)
 
-    def split(self, valid: float, test: float, seed: int) -> Split:
-        """By time where there is time, else by user."""
-        if self.seconds is not None:
+    def split(self, valid: float, test: float, seed: int, disk: Disk | None = None) -> Split:
+        """By time where there is time, else by user; with masks in memory, or on disk."""
+        if disk is None and self.seconds is not None:
             return split_by_time(self.seconds, valid, test)
-        return split_by_user(self.user, self.item, valid, test, seed)
+        if disk is None:
+            return split_by_user(self.user, self.item, valid, test, seed)
+        if self.seconds is not None:
+            return split_by_time_on_disk(self.seconds, valid, test, disk.zeros)
+        return split_by_user_on_disk(self.user, self.item, len(self.users), valid, test, seed, disk.zeros)
 
 
-def read_interactions(source: Source | None, domains: list[str] | None, report: Report) -> Records:
+def read_interactions(
+    source: Source | None, domains: list[str] | None, report: Report, disk: Disk | None = None
+) -> Records:
     """Read the interactions' table; every defect goes to ``report``. Records with a defect are left out.
 
     Args:
         source: the table; None if it could not be opened, which was reported.
         domains: the only names allowed, or None for any.
+        disk: where the columns go; in memory by default. On disk, repeated records are not looked for.
     """
+    gathered = disk or InMemory()
     tables = {"user_id": IdTable("user"), "item_id": IdTable("item"), "domain": IdTable("domain", domains)}
     if source is None:
-        return _join({}, tables)
+        return _join(gathered, tables)
     fine = [c for c in tables if _is_there(source, c, report) and _accepts(tables[c], source, c, report)]
     moments = None
     if "timestamp" in source.types:
@@ -81,9 +106,8 @@ def read_interactions(source: Source | None, domains: list[str] | None, report: 
     if others:
         message = f"columns that are not read: {', '.join(map(repr, others[:10]))}"
         report.add("note", source.file, "", message, "features belong into the tables users and items")
-    parts: dict[str, list[np.ndarray]] = {c: [] for c in (*fine, *["timestamp"] * (moments is not None))}
-    count = 0
-    for block in source.read(list(parts), report) if parts else ():
+    wanted, count = [*fine, *["timestamp"] * (moments is not None)], 0
+    for block in source.read(wanted, report) if wanted else ():
         columns = {c: tables[c].encode(source.file, c, block.columns[c], block.rows, report) for c in fine}
         good = np.ones(len(block), dtype=bool)
         for numbers in columns.values():
@@ -92,18 +116,19 @@ def read_interactions(source: Source | None, domains: list[str] | None, report: 
             columns["timestamp"], parsed = moments.parse(block.columns["timestamp"], block.rows)
             good &= parsed
         for column, numbers in columns.items():
-            parts[column].append(numbers[good] if column == "timestamp" else numbers[good].astype(np.int32))
+            gathered.add(column, numbers[good].astype(np.int64 if column == "timestamp" else np.int32, copy=False))
         count += len(block)
     if moments is not None:
         moments.finish()
-    if parts and not count and not report.of_file(source.file):
+    if wanted and not count and not report.of_file(source.file):
         report.add("error", source.file, "", "has no rows", "add interactions")
     if domains is None and len(tables["domain"]) > MAX_DOMAINS:
         message = f"{len(tables['domain']):,} different domains"
         remedy = f"look whether the column holds something else, or list more than {MAX_DOMAINS} in schema.yaml"
         report.add("error", source.file, "domain", message, remedy)
-    records = _join(parts, tables)
-    _report_repeats(source.file, records, report)
+    records = _join(gathered, tables)
+    if disk is None:
+        _report_repeats(source.file, records, report)
     return records
 
 
@@ -130,9 +155,9 @@ def _report_repeats(file: str, records: Records, report: Report) -> None:
         report.add("note", file, "", message, remedy, np.sort(order[1:][same]) + 1)
 
 
-def _join(parts: dict[str, list[np.ndarray]], tables: dict[str, IdTable]) -> Records:
+def _join(gathered: InMemory | Disk, tables: dict[str, IdTable]) -> Records:
     """One array a column; nothing at all when a column is missing."""
-    whole = all(parts.get(c) for c in tables)
-    columns = {c: np.concatenate(p) for c, p in parts.items() if p} if whole else {}
-    user, item, domain = (columns.get(c, np.zeros(0, dtype=np.int32)) for c in tables)
-    return Records(user, item, domain, columns.get("timestamp"), *tables.values())
+    columns = {c: gathered.finish(c) for c in (*tables, "timestamp")}
+    if any(columns[c] is None for c in tables):
+        columns = {**{c: np.zeros(0, dtype=np.int32) for c in tables}, "timestamp": None}
+    return Records(*(columns[c] for c in tables), columns["timestamp"], *tables.values())

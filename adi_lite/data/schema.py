@@ -6,13 +6,15 @@ original ids are kept in two arrays. No Python object is made for a row.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from adi_lite.data.chunks import CHUNK, chunks
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -173,6 +175,11 @@ class Interactions:
         """The records that ``index`` (row numbers, or a mask) picks."""
         return Interactions(*(None if c is None else c[index] for c in vars(self).values()))
 
+    def chunks(self) -> Iterator[Interactions]:
+        """The records in pieces that share their memory, for a pass over columns that are larger than memory."""
+        for part in chunks(len(self)):
+            yield Interactions(*(None if c is None else c[part] for c in vars(self).values()))
+
     @staticmethod
     def concat(parts: list[Interactions]) -> Interactions:
         columns = [[getattr(p, name) for p in parts] for name in ("user", "item", "domain", "timestamp")]
@@ -219,6 +226,18 @@ class Period:
 
 
 @dataclass(frozen=True)
+class Stamp:
+    """What was found out about a data set when it was written: it is whole and sound, and these are its hashes.
+
+    Attributes:
+        ids, records: what :mod:`adi_lite.data.fingerprint` says of it.
+    """
+
+    ids: str
+    records: str
+
+
+@dataclass(frozen=True)
 class MultiDomainDataset:
     """Users, items and interactions of D domains.
 
@@ -238,6 +257,7 @@ class MultiDomainDataset:
             set's own columns are then those at the beginning of the training split. See :meth:`as_of`.
         periods: the training time cut into periods, in order of time, where a record shall be learnt from what was known
             at the beginning of its own period; see :meth:`train_periods`.
+        stamp: of a packed data set, which was checked when it was written and is not read through to be checked again.
     """
 
     name: str
@@ -256,9 +276,11 @@ class MultiDomainDataset:
     encoders: Encoders | None = None
     snapshots: Mapping[str, Snapshot] = field(default_factory=dict)
     periods: tuple[Period, ...] = ()
+    stamp: Stamp | None = None
 
     def __post_init__(self) -> None:
-        _check(self)
+        if self.stamp is None:
+            _check(self)
         if self.history is None and self.schema.history:
             object.__setattr__(self, "history", Ragged.from_pairs(self.train.user, self.train.item, self.num_users))
 
@@ -324,13 +346,15 @@ class MultiDomainDataset:
         return parts
 
     def replace(self, **changes) -> MultiDomainDataset:
-        return replace(self, **changes)
+        """A copy with other parts, checked; a stamp does not hold for it."""
+        return replace(self, **{"stamp": None, **changes})
 
     def only_domain(self, domain: int) -> MultiDomainDataset:
         """The same rows and ids, with the records of one domain only (for models trained one domain at a time).
 
         The domain keeps its number, so that results line up; the catalogues of the others stay as they are. Histories
         stay whole: they are features, and all methods share the same input (Section 5.1.4), in training as in serving.
+        The records are copied, into memory.
         """
         splits = {s: self.split(s).take(self.split(s).domain == domain) for s in ("train", "valid", "test")}
         return self.replace(**splits, name=f"{self.name}/{self.domains[domain]}")
@@ -413,7 +437,7 @@ def _check_column(side: str, feature: Feature, column: Column, rows: int, num_do
         raise ValueError(f"{where}: expected shape {want_shape}, got {got}")
     if feature.kind == "categorical":
         _in_range(where, column, feature.size)
-    elif not bool(torch.isfinite(column).all()):
+    elif not all(bool(torch.isfinite(part).all()) for part in column.split(CHUNK)):
         bad = int((~torch.isfinite(column)).flatten(1).any(1).nonzero()[0])
         raise ValueError(f"{where}: NaN or infinity, first at row {bad}; fill or drop missing values before")
 

@@ -1,4 +1,4 @@
-"""Tables as streams of blocks: a pandas frame, a Parquet file or a CSV file, each with row numbers and plain types.
+"""Tables as streams of blocks: a pandas frame, a Parquet file, a folder of them or a CSV file, with row numbers and plain types.
 
 A defect goes to the report instead of being raised, so that one bad file does not hide the defects of the others. CSV
 cells stay text, because a type guessed from a file's beginning may not hold at its end.
@@ -132,27 +132,29 @@ def _report_unreadable_series(file: str, name: str, series: pd.Series, error: Ex
         report.add("error", file, name, message, "convert it to strings, numbers, booleans or lists of these")
 
 
-def open_parquet(path: Path, report: Report) -> Source | None:
-    """A Parquet file, read in batches: memory holds one batch of the columns asked for."""
-    if not _has_bytes(path, report):
+def open_parquet(path: Path, report: Report, name: str = "") -> Source | None:
+    """A Parquet file, read in batches: memory holds one batch of the columns asked for. ``name`` is its name in messages."""
+    name = name or path.name
+    if not _has_bytes(path, report, name):
         return None
     try:
         with pq.ParquetFile(path) as file:
             schema = file.schema_arrow
-            types = {name: plain_type(schema.field(i).type) for i, name in enumerate(schema.names)}
+            types = {column: plain_type(schema.field(i).type) for i, column in enumerate(schema.names)}
             names = list(schema.names)
     except _BROKEN as error:
-        _report_bad_parquet(path, error, report)
+        _report_bad_parquet(name, error, report)
         return None
-    twice = _report_twice(path.name, names, report)
+    twice = _report_twice(name, names, report)
 
     def read(columns: Sequence[str], report: Report) -> Iterator[Block]:
         done = 0
         try:
-            with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            # With a buffer, memory holds pages of a row group and not the whole of it.
+            with pq.ParquetFile(path, page_checksum_verification=True, buffer_size=1 << 20) as file:
                 for batch in file.iter_batches(BLOCK_ROWS, columns=list(columns), use_threads=False):
                     rows = np.arange(done, done + batch.num_rows) + 1
-                    block = _decode(path.name, rows, batch, report)
+                    block = _decode(name, rows, batch, report)
                     if block is None:
                         return
                     yield block
@@ -160,9 +162,49 @@ def open_parquet(path: Path, report: Report) -> Source | None:
                 if done != file.metadata.num_rows:
                     raise ValueError(f"{done:,} rows found, {file.metadata.num_rows:,} promised")
         except _BROKEN as error:
-            _report_bad_parquet(path, error, report, done)
+            _report_bad_parquet(name, error, report, done)
 
-    return Source(path.name, {n: t for n, t in types.items() if n not in twice}, False, read, twice)
+    return Source(name, {n: t for n, t in types.items() if n not in twice}, False, read, twice)
+
+
+def parquet_parts(folder: Path) -> list[Path]:
+    """The Parquet files of a folder in the order of their names, without hidden ones and marks such as ``_SUCCESS``."""
+    return sorted(p for p in folder.glob("*.parquet") if p.name[0] not in "._")
+
+
+def open_parquet_parts(folder: Path, report: Report) -> Source | None:
+    """A folder of Parquet files with the same columns, as other systems write large tables: read one after the other.
+
+    Rows are counted through all files, in the order of their names.
+    """
+    if inner := sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name[0] not in "._"):
+        message = f"holds the folder {inner[0]!r}, and only the files of one folder are read"
+        report.add("error", folder.name, "", message, "write one folder of files, with the domain as a column")
+        return None
+    parts = [open_parquet(p, report, f"{folder.name}/{p.name}") for p in parquet_parts(folder)]
+    if None in parts:
+        return None
+    first = parts[0]
+    for part in parts[1:]:
+        if part.types != first.types or part.broken != first.broken:
+            message = f"has other columns or types than {first.file}: {_types(part)} where that has {_types(first)}"
+            report.add("error", part.file, "", message, "write all files of the folder with one schema")
+            return None
+
+    def read(columns: Sequence[str], report: Report) -> Iterator[Block]:
+        before = 0
+        for part in parts:
+            done = 0
+            for block in part.read(columns, report):
+                yield Block(block.rows + before, block.columns)
+                done += len(block)
+            before += done
+
+    return Source(folder.name, first.types, False, read, first.broken)
+
+
+def _types(source: Source) -> str:
+    return ", ".join(f"{name} {kind}" for name, kind in list(source.types.items())[:10])
 
 
 def _decode(file: str, rows: np.ndarray, batch: pa.RecordBatch, report: Report) -> Block | None:
@@ -177,15 +219,15 @@ def _decode(file: str, rows: np.ndarray, batch: pa.RecordBatch, report: Report) 
     return Block(rows, columns) if len(columns) == batch.num_columns else None
 
 
-def _report_bad_parquet(path: Path, error: Exception, report: Report, done: int = 0) -> None:
+def _report_bad_parquet(file: str, error: Exception, report: Report, done: int = 0) -> None:
     after = f" after row {done:,}" if done else ""
     message = f"is damaged or not a Parquet file{after} ({_first_line(error)})"
-    report.add("error", path.name, "", message, "write or copy the file again, whole", kind="damaged")
+    report.add("error", file, "", message, "write or copy the file again, whole", kind="damaged")
 
 
 def open_csv(path: Path, report: Report) -> Source | None:
     """A CSV file: UTF-8, a header, commas, double quotes; cells are text, an empty cell is missing."""
-    if not _has_bytes(path, report) or not _is_clean_text(path, report):
+    if not _has_bytes(path, report, path.name) or not _is_clean_text(path, report):
         return None
     try:
         with path.open(encoding="utf-8-sig", newline="") as lines:
@@ -295,14 +337,14 @@ def _is_clean_text(path: Path, report: Report) -> bool:
     return True
 
 
-def _has_bytes(path: Path, report: Report) -> bool:
+def _has_bytes(path: Path, report: Report, name: str) -> bool:
     try:
         if path.stat().st_size:
             with path.open("rb"):
                 return True
-        report.add("error", path.name, "", "is empty", "write the table again, with a header and rows")
+        report.add("error", name, "", "is empty", "write the table again, with a header and rows")
     except OSError as error:
-        report.add("error", path.name, "", f"cannot be read ({error.strerror})", "check the file and its rights")
+        report.add("error", name, "", f"cannot be read ({error.strerror})", "check the file and its rights")
     return False
 
 

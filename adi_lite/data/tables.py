@@ -23,14 +23,16 @@ import torch
 
 from adi_lite.data.coverage import report_columns, report_coverage
 from adi_lite.data.defects import Report
+from adi_lite.data.disk import Disk
 from adi_lite.data.encoders import Encoders, SideEncoder
 from adi_lite.data.infer import infer_side
 from adi_lite.data.records import Records, read_interactions
 from adi_lite.data.schema import Column, Interactions, MultiDomainDataset, Schema
 from adi_lite.data.schema_file import TableSchema, read_schema_file
 from adi_lite.data.side_table import SideTable, read_side
-from adi_lite.data.sources import Source, open_csv, open_frame, open_parquet
+from adi_lite.data.sources import Source, open_csv, open_frame, open_parquet, open_parquet_parts, parquet_parts
 from adi_lite.data.split import Split, check_shares
+from adi_lite.data.tally import Tally, first_rows
 
 SIDES = ("user", "item")
 
@@ -93,10 +95,12 @@ def load_folder(
     folder: str | Path, *, valid: float = 0.1, test: float = 0.1, seed: int = 0, name: str = ""
 ) -> MultiDomainDataset:
     """The data set of a folder: ``interactions``, optional ``users`` and ``items`` (each ``.parquet`` or ``.csv``) and
-    optional ``schema.yaml``.
+    optional ``schema.yaml``. In place of a file there may be a folder of Parquet files, ``interactions/`` or
+    ``interactions.parquet/``, which are read in the order of their names.
 
     Files are read block by block. Memory holds the numbers of the records, the distinct ids and the encoded
     features, never the text of a file: about 130 bytes a record at the peak, of which the data set keeps 40.
+    :func:`adi_lite.data.packed.pack` makes a data set whose records stay on disk.
 
     Args:
         folder: where the files are.
@@ -130,28 +134,46 @@ def _read_folder(
     folder: Path, *, valid: float, test: float, seed: int, name: str
 ) -> tuple[MultiDomainDataset | None, Report]:
     report = Report()
+    if (opened := open_folder(folder, report)) is None:
+        return None, report
+    name = name or folder.resolve().name
+    return _build(*opened, report, valid=valid, test=test, seed=seed, name=name), report
+
+
+def open_folder(folder: Path, report: Report, disk: Disk | None = None) -> tuple[_Tables, TableSchema | None] | None:
+    """The tables of a folder and its schema, if it has one; None if nothing can be made of them, which is reported."""
     if not folder.is_dir():
         remedy = "name the folder that holds interactions.parquet or interactions.csv"
         report.add("error", str(folder), "", "is not a folder", remedy)
-        return None, report
+        return None
     tables = _Tables(*(_open(folder, stem, report) for stem in ("interactions", "users", "items")))
     schema, path = None, folder / "schema.yaml"
     if path.exists() and (schema := read_schema_file(path, report)) is None:
-        read_interactions(tables.interactions, None, report)  # its defects as well, before the schema is corrected
-        return None, report
-    name = name or folder.resolve().name
-    return _build(tables, schema, report, valid=valid, test=test, seed=seed, name=name), report
+        read_interactions(
+            tables.interactions, None, report, disk
+        )  # its defects as well, before the schema is corrected
+        return None
+    return tables, schema
+
+
+def table_paths(folder: Path, stem: str) -> list[Path]:
+    """The files, or folders of Parquet files, that a folder has for one table: one, if all is well."""
+    files = [path for suffix in (".parquet", ".csv") if (path := folder / f"{stem}{suffix}").exists()]
+    return [*files, *[folder / stem] * bool((folder / stem).is_dir() and parquet_parts(folder / stem))]
 
 
 def _open(folder: Path, stem: str, report: Report) -> Source | None:
-    found = [path for suffix in (".parquet", ".csv") if (path := folder / f"{stem}{suffix}").exists()]
+    found = table_paths(folder, stem)
     if len(found) > 1:
         report.add("error", stem, "", f"both {found[0].name} and {found[1].name} are there", "keep one of them")
         return None
     if not found:
         if stem == "interactions":
-            report.add("error", stem, "", f"no interactions.parquet or interactions.csv in {folder}", "put it there")
+            message = f"no interactions.parquet or interactions.csv in {folder}"
+            report.add("error", stem, "", message, "put it there, or a folder interactions of Parquet files")
         return None
+    if found[0].is_dir():
+        return open_parquet_parts(found[0], report)
     return open_parquet(found[0], report) if found[0].suffix == ".parquet" else open_csv(found[0], report)
 
 
@@ -166,10 +188,65 @@ def _infer(tables: _Tables, report: Report) -> TableSchema:
 def _build(
     tables: _Tables, schema: TableSchema | None, report: Report, *, valid: float, test: float, seed: int, name: str
 ) -> MultiDomainDataset | None:
-    """The data set, or None when the report has errors. Each stage reports all that it finds before the next one."""
+    """The data set, or None when the report has errors."""
+    read = prepare(tables, schema, report, valid=valid, test=test, seed=seed)
+    return None if read is None else _dataset(name, read)
+
+
+@dataclass
+class Side:
+    """Users or items of the data set: ids and columns by row, and where each id's row is."""
+
+    ids: np.ndarray
+    row_of: np.ndarray
+    encoder: SideEncoder
+    columns: dict[str, Column]
+
+
+@dataclass
+class Prepared:
+    """Tables that were read, with all that a data set is made of but its records, which are numbers of ids still."""
+
+    schema: Schema
+    records: Records
+    split: Split
+    parts: dict[str, int]
+    catalogues: list[np.ndarray]
+    users: Side
+    items: Side
+    notes: dict[str, str]
+
+    def columns(self, part: slice, mask: np.ndarray) -> list[np.ndarray]:
+        """Columns user, item, domain, and timestamp if there is one, of those records of ``part`` that ``mask`` picks:
+        int64, rows in place of numbers."""
+        records = self.records
+        rows = self.users.row_of[records.user[part][mask]], self.items.row_of[records.item[part][mask]]
+        columns = [*rows, records.domain[part][mask].astype(np.int64)]
+        return columns if records.seconds is None else [*columns, records.seconds[part][mask]]
+
+    @property
+    def encoders(self) -> Encoders:
+        return Encoders(self.schema.domains, self.users.encoder, self.items.encoder)
+
+
+def prepare(
+    tables: _Tables,
+    schema: TableSchema | None,
+    report: Report,
+    *,
+    valid: float,
+    test: float,
+    seed: int,
+    disk: Disk | None = None,
+) -> Prepared | None:
+    """Read and encode the tables. None when the report has errors; each stage reports all that it finds before the next.
+
+    Args:
+        disk: keeps what grows with the records; in memory by default.
+    """
     check_shares(valid, test)
     inferred, schema = schema is None, schema or _infer(tables, report)
-    records = read_interactions(tables.interactions, schema.domains, report)
+    records = read_interactions(tables.interactions, schema.domains, report, disk)
     names = schema.domains or sorted(records.domains.codes)
     if inferred and names:
         schema = schema.model_copy(update={"domains": names})
@@ -178,23 +255,44 @@ def _build(
     read = {side: _read_side_table(tables, side, schema, records, report) for side in SIDES}
     if not report.ok:
         return None
-    split = records.split(valid, test, seed)
+    split = records.split(valid, test, seed, disk)
+    tally = Tally.of(records, split)
     source = tables.interactions
-    _report_split(source.file, split, valid, test, report)
-    catalogues = _catalogues(source.file, records, split, read["item"], report)
+    _report_split(source.file, tally, valid, test, report)
+    catalogues = _catalogues(source.file, records, tally, read["item"], report)
     if not report.ok:
         return None
-    sides = {side: _encode(side, schema, records, split, read[side]) for side in SIDES}
+    sides = {side: _encode(side, schema, records, tally, read[side]) for side in SIDES}
     for side in SIDES:
-        report_coverage(source.file, tables.side(side), side, records, read[side], sides[side].encoder, report)
+        report_coverage(source.file, tables.side(side), side, records, tally, read[side], sides[side].encoder, report)
     report.facts = {
         "records": len(records),
-        **{part: int(getattr(split, part).sum()) for part in ("train", "valid", "test")},
+        **tally.parts,
         "users": len(sides["user"].ids),
         "items": len(sides["item"].ids),
         "domains": len(names),
     }
-    return _dataset(name, schema, names, records, split, catalogues, sides, tables)
+    features = (sides[side].encoder.features for side in SIDES)
+    return Prepared(
+        Schema(tuple(names), *features, schema.history),
+        records,
+        split,
+        tally.parts,
+        [np.sort(sides["item"].row_of[c]) for c in catalogues],
+        *sides.values(),
+        _notes(tables, split, sides),
+    )
+
+
+def _notes(tables: _Tables, split: Split, sides: dict[str, Side]) -> dict[str, str]:
+    sources = [s.file for s in (tables.interactions, tables.users, tables.items) if s is not None]
+    cold = {side: len(sides[side].ids) - len(sides[side].encoder.ids) for side in SIDES}
+    return {
+        "source": ", ".join(sources),
+        "split": split.how,
+        "fitted": "vocabularies and scales come from the users and items of the training part alone",
+        "without training records": f"{cold['user']:,} users and {cold['item']:,} items: their id is unknown, code 0",
+    }
 
 
 def _read_side_table(tables: _Tables, side: str, schema: TableSchema, records: Records, report: Report) -> SideTable:
@@ -208,52 +306,42 @@ def _read_side_table(tables: _Tables, side: str, schema: TableSchema, records: R
     return SideTable({})
 
 
-def _report_split(file: str, split: Split, valid: float, test: float, report: Report) -> None:
-    if not split.train.any():
+def _report_split(file: str, tally: Tally, valid: float, test: float, report: Report) -> None:
+    if not tally.parts["train"]:
         message = "no record is early enough for the training part"
         remedy = "ask for smaller valid and test, or drop the column if all moments are the same"
         report.add("error", file, "timestamp", message, remedy)
     for part, share in (("valid", valid), ("test", test)):
-        if share and not getattr(split, part).any():
+        if share and not tally.parts[part]:
             message = f"the {part} part is empty"
             report.add("warning", file, "", message, "give more records, or a larger share")
 
 
-def _catalogues(file: str, records: Records, split: Split, items: SideTable, report: Report) -> list[np.ndarray]:
+def _catalogues(file: str, records: Records, tally: Tally, items: SideTable, report: Report) -> list[np.ndarray]:
     """Items that each domain can show, by number of the id."""
-    names, catalogues = list(records.domains.codes), []
-    for d, name in enumerate(names):
-        here = records.domain == d
-        trained = here & split.train
-        shown = np.union1d(records.item[trained], items.shown_item[items.shown_domain == d])
+    catalogues = []
+    for d, name in enumerate(records.domains.codes):
+        shown = np.union1d(np.flatnonzero(tally.shown[d]), items.shown_item[items.shown_domain == d])
         catalogues.append(shown)
-        rows = np.flatnonzero(here) + 1
+        if len(shown) >= 2 and tally.trained[d]:
+            continue
+        rows, count = first_rows(records, lambda part, d=d: records.domain[part] == d)
         if len(shown) < 2:
             what = f"{len(shown)} item{'s' * (len(shown) != 1)}"
-            message = f"domain {name!r} has {what} to show, from {trained.sum():,} training of {here.sum():,} records"
+            message = f"domain {name!r} has {what} to show, from {tally.trained[d]:,} training of {count:,} records"
             remedy = "drop the domain or merge it with another, or name its items in the items' table"
-            report.add("error", file, "domain", message, remedy, rows)
-        elif not trained.any():
+            report.add("error", file, "domain", message, remedy, rows, count=count)
+        else:
             message = f"domain {name!r} has no training record, so that nothing is learnt about it"
-            report.add("warning", file, "domain", message, "give it records, or drop it", rows)
+            report.add("warning", file, "domain", message, "give it records, or drop it", rows, count=count)
     return catalogues
 
 
-@dataclass
-class _Side:
-    """Users or items of the data set: ids and columns by row, and where each id's row is."""
-
-    ids: np.ndarray
-    row_of: np.ndarray
-    encoder: SideEncoder
-    columns: dict[str, Column]
-
-
-def _encode(side: str, schema: TableSchema, records: Records, split: Split, table: SideTable) -> _Side:
-    ids, number = records.ids(side), getattr(records, side)
+def _encode(side: str, schema: TableSchema, records: Records, tally: Tally, table: SideTable) -> Side:
+    ids = records.ids(side)
     group = np.full(len(ids), 2)
     group[table.listed] = 1
-    group[number[split.train]] = 0
+    group[tally.learnt[side]] = 0
     order = np.lexsort((ids.sort_keys(), group))
     row_of = np.empty(len(ids), dtype=np.int64)
     row_of[order] = np.arange(len(ids))
@@ -264,44 +352,24 @@ def _encode(side: str, schema: TableSchema, records: Records, split: Split, tabl
     id_feature = getattr(schema, f"{side}_id")
     encoder = SideEncoder.fit(side, specs, raw, [texts[i] for i in order[:known]], id_feature, num_domains)
     codes = np.where(np.arange(len(ids)) < known, np.arange(len(ids)) + 1, 0)
-    return _Side(ids.to_array(order), row_of, encoder, encoder.transform(raw, codes, num_domains))
+    return Side(ids.to_array(order), row_of, encoder, encoder.transform(raw, codes, num_domains))
 
 
-def _dataset(
-    name: str,
-    schema: TableSchema,
-    names: list[str],
-    records: Records,
-    split: Split,
-    catalogues: list[np.ndarray],
-    sides: dict[str, _Side],
-    tables: _Tables,
-) -> MultiDomainDataset:
-    users, items = sides["user"], sides["item"]
-
+def _dataset(name: str, read: Prepared) -> MultiDomainDataset:
     def part(mask: np.ndarray) -> Interactions:
-        columns = users.row_of[records.user[mask]], items.row_of[records.item[mask]], records.domain[mask]
-        when = None if records.seconds is None else torch.from_numpy(records.seconds[mask])
-        return Interactions(*(torch.from_numpy(c) for c in columns), when)
+        return Interactions(*map(torch.from_numpy, read.columns(slice(None), mask)))
 
-    sources = [s.file for s in (tables.interactions, tables.users, tables.items) if s is not None]
-    cold = {side: len(sides[side].ids) - len(sides[side].encoder.ids) for side in SIDES}
     return MultiDomainDataset(
         name=name,
-        schema=Schema(tuple(names), users.encoder.features, items.encoder.features, schema.history),
-        user_ids=users.ids,
-        item_ids=items.ids,
-        users=users.columns,
-        items=items.columns,
-        train=part(split.train),
-        valid=part(split.valid),
-        test=part(split.test),
-        catalogues=tuple(torch.from_numpy(np.sort(items.row_of[c])) for c in catalogues),
-        notes={
-            "source": ", ".join(sources),
-            "split": split.how,
-            "fitted": "vocabularies and scales come from the users and items of the training part alone",
-            "without training records": f"{cold['user']:,} users and {cold['item']:,} items: their id is unknown, code 0",
-        },
-        encoders=Encoders(tuple(names), users.encoder, items.encoder),
+        schema=read.schema,
+        user_ids=read.users.ids,
+        item_ids=read.items.ids,
+        users=read.users.columns,
+        items=read.items.columns,
+        train=part(read.split.train),
+        valid=part(read.split.valid),
+        test=part(read.split.test),
+        catalogues=tuple(map(torch.from_numpy, read.catalogues)),
+        notes=read.notes,
+        encoders=read.encoders,
     )

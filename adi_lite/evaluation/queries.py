@@ -69,10 +69,13 @@ class Queries:
     def seen(self) -> Ragged:
         """Distinct items that each query's user took in its domain in earlier splits, without the query's positives."""
         data, pairs = self.dataset, self.pairs
-        earlier = Interactions.concat([data.split(s) for s in _EARLIER[self.split]] or [Interactions.empty()])
-        query = torch.searchsorted(pairs, _pair(data, earlier)).clamp(max=len(pairs) - 1)
-        known = pairs[query] == _pair(data, earlier)
-        keys = torch.unique(query[known] * data.num_items + earlier.item[known])
+        found = [torch.zeros(0, dtype=torch.int64)]
+        for part in (p for split in _EARLIER[self.split] for p in data.split(split).chunks()):
+            pair = _pair(data, part)
+            query = torch.searchsorted(pairs, pair).clamp(max=len(pairs) - 1)
+            known = pairs[query] == pair
+            found.append(torch.unique(query[known] * data.num_items + part.item[known]))
+        keys = torch.unique(torch.cat(found))
         right = self.positives.row_of_value() * data.num_items + self.positives.values
         keys = keys[~torch.isin(keys, right)]
         return Ragged.from_pairs(keys // data.num_items, keys % data.num_items, len(self))
@@ -105,11 +108,13 @@ class Queries:
     def skipped(self) -> int:
         """Pairs (user, domain) with training records or a candidate list, but without a positive in the split."""
         lists = self.dataset.candidates.get(self.split)
-        known = [_pair(self.dataset, self.dataset.train)]
+        known = torch.zeros(self.dataset.num_domains * self.dataset.num_users, dtype=torch.bool)
+        for part in self.dataset.train.chunks():
+            known[_pair(self.dataset, part)] = True
         if lists is not None:
-            known.append(lists.domain * self.dataset.num_users + lists.user)
-        pairs = torch.unique(torch.cat(known))
-        return int((~torch.isin(pairs, self.pairs)).sum())
+            known[lists.domain * self.dataset.num_users + lists.user] = True
+        known[self.pairs] = False
+        return int(known.sum())
 
     def unreachable(self) -> int:
         """Positives that are not in the catalogue of their domain."""

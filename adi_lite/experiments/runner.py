@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from adi_lite.data.download import OutOfReachError
+from adi_lite.data.fingerprint import fingerprint, records_fingerprint
 from adi_lite.data.registry import load_dataset, options_of
 from adi_lite.data.schema import MultiDomainDataset
 from adi_lite.evaluation.metrics import evaluate
@@ -20,7 +21,6 @@ from adi_lite.experiments.named import named_config, reference_settings
 from adi_lite.experiments.plans import Plan, Profile, Row
 from adi_lite.experiments.references import build_reference
 from adi_lite.experiments.store import PUBLISHED, Store, StoredRun, runs_folder
-from adi_lite.training.checkpoint import fingerprint, records_fingerprint
 from adi_lite.training.config import Config
 from adi_lite.training.trainer import fit
 

@@ -113,7 +113,7 @@ def _write_models(folder: Path, data: MultiDomainDataset, trained: Trained) -> N
 
 
 def _write_data(folder: Path, data: MultiDomainDataset) -> None:
-    """Users' features, histories, what each user has taken anywhere, and catalogues."""
+    """Users' features, histories, what each user has taken anywhere, and catalogues. All of it goes through memory."""
     records = Interactions.concat([data.train, data.valid, data.test])
     tensors = {f"catalogue.{d}": c for d, c in enumerate(data.catalogues)}
     tensors |= _column("seen", Ragged.from_pairs(records.user, records.item, data.num_users))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +13,8 @@ from torch import Tensor
 
 from adi_lite import __version__
 from adi_lite.atomic import replacing
-from adi_lite.data.schema import MultiDomainDataset, Ragged, Schema
+from adi_lite.data.fingerprint import fingerprint
+from adi_lite.data.schema import MultiDomainDataset, Schema
 from adi_lite.models.two_tower import TwoTower
 from adi_lite.nn.embedding import Table
 from adi_lite.training.config import Config
@@ -56,33 +56,6 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict]:
     if about["format"] != FORMAT:
         raise CheckpointError(f"{path} has format {about['format']}, this version reads format {FORMAT}")
     return tensors, about
-
-
-def fingerprint(data: MultiDomainDataset) -> str:
-    """A hash of the domains and of what each row of users and items stands for: equal where a model's rows fit."""
-    digest = hashlib.sha256(json.dumps(data.schema.to_dict(), sort_keys=True).encode())
-    for ids in (data.user_ids, data.item_ids):
-        for start in range(0, len(ids), 2**16):  # of all at once, the text would be many times the ids
-            part = ids[start : start + 2**16].tolist()
-            digest.update(("\0" * (start > 0) + "\0".join(map(str, part))).encode())
-    return digest.hexdigest()[:16]
-
-
-def records_fingerprint(data: MultiDomainDataset) -> str:
-    """A hash of all that training reads beside the ids: a run goes on as it began only where this is equal."""
-    digest = hashlib.sha256()
-    records = [c for part in (data.train, data.valid) for c in (part.user, part.item, part.domain)]
-    columns = [*data.users.values(), *data.items.values(), data.history]
-    for then in [*data.snapshots.values(), *(p.known for p in data.periods)]:
-        columns += [*then.users.values(), *then.items.values(), then.history, *then.catalogues]
-    if data.periods:
-        digest.update(str([p.begins for p in data.periods]).encode())
-    for column in [*records, *data.catalogues, *columns]:
-        parts = () if column is None else (column.values, column.offsets) if isinstance(column, Ragged) else (column,)
-        for tensor in parts:
-            digest.update(str(tuple(tensor.shape)).encode())
-            digest.update(tensor.contiguous().numpy())
-    return digest.hexdigest()[:16]
 
 
 def describe_model(model: TwoTower, config: Config, data: MultiDomainDataset) -> dict:

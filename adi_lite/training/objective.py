@@ -138,7 +138,8 @@ class Objective:
 class FixedNegativesObjective:
     """As the public code trained: every record keeps the negatives that it was given before the first epoch.
 
-    Uniform over its domain's catalogue, and no log Q, whose correction would be the same for all of them.
+    Uniform over its domain's catalogue, and no log Q, whose correction would be the same for all of them. They are kept
+    in memory: 8 bytes a record and negative.
     """
 
     def __init__(
@@ -195,11 +196,19 @@ def _user_vectors(
 
 def _check_shown(data: MultiDomainDataset) -> None:
     """A positive outside its domain's catalogue has no place in a softmax over it."""
+    shown = torch.zeros(data.num_domains, data.num_items, dtype=torch.bool)
     for d, catalogue in enumerate(data.catalogues):
-        items = data.train.item[data.train.domain == d]
-        outside = items[~torch.isin(items, catalogue)]
-        if len(outside):
-            raise ValueError(
-                f"domain {data.domains[d]!r}: {len(outside)} training records show items that its catalogue lacks, "
-                f"first {data.item_ids[int(outside[0])]!r}; add the items to the catalogue or drop the records"
-            )
+        shown[d, catalogue] = True
+    outside, first = torch.zeros(data.num_domains, dtype=torch.int64), {}
+    for part in data.train.chunks():
+        wrong = ~shown[part.domain, part.item]
+        domain, item = part.domain[wrong], part.item[wrong]
+        outside += torch.bincount(domain, minlength=data.num_domains)
+        for d in set(domain.unique().tolist()) - first.keys():
+            first[d] = int(item[domain == d][0])
+    if first:
+        d = min(first)
+        raise ValueError(
+            f"domain {data.domains[d]!r}: {outside[d]} training records show items that its catalogue lacks, "
+            f"first {data.item_ids[first[d]]!r}; add the items to the catalogue or drop the records"
+        )

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from adi_lite.data.batches import Batch, iterate_batches
+from adi_lite.data.chunks import CHUNK
+from adi_lite.data.fingerprint import records_fingerprint
 from adi_lite.data.schema import MultiDomainDataset
 from adi_lite.evaluation.metrics import evaluate
 from adi_lite.models.scorer import ModelScorer
@@ -187,9 +189,9 @@ class _Run:
             torch.manual_seed(train.seed)
             table = partial(self.ranks.table, zeros=self.storage.zeros)
             self.model = TwoTower(config.model, data.schema, data.num_items, table=table)
-        # Hashing the data takes a while, and neither it nor the model's description changes over the run.
+        # Hashing the data takes a while where they have no stamp, and neither it nor the model's description changes over the run.
         self.described = checkpoint.describe_model(self.model, config, data) if out is not None else {}
-        self.records = checkpoint.records_fingerprint(data) if out is not None else ""
+        self.records = records_fingerprint(data) if out is not None else ""
         self.ranks.place(self.model)
         self.optimizers = build_optimizers(self.model, train, self.storage.zeros)
         self.rates = [[g["lr"] for g in o.param_groups] for o in self.optimizers]
@@ -378,7 +380,7 @@ def _generator(seed: int, purpose: int | str) -> torch.Generator:
 def _check(data: MultiDomainDataset, config: Config) -> None:
     """Refuse what cannot be trained."""
     for d, name in enumerate(data.domains):
-        if not bool((data.train.domain == d).any()):
+        if not any(bool((part.domain == d).any()) for part in data.train.chunks()):
             raise ValueError(f"domain {name!r} is empty: it has no training records")
     if config.train.patience is not None and len(data.valid) == 0:
         raise ValueError("early stopping (patience) needs a validation split, and this data set has none")
@@ -403,5 +405,8 @@ def can_tie_history(data: MultiDomainDataset) -> bool:
     codes = data.items.get(ITEM_ID)
     if codes is None or data.history is None:
         return False
-    past = torch.unique(data.history.values)
+    past = torch.zeros(data.num_items, dtype=torch.bool)
+    for part in data.history.values.split(CHUNK):
+        past[part] = True
+    past = past.nonzero().squeeze(1)
     return torch.equal(codes[past], past + 1)

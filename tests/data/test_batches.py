@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adi_lite.data.batches import HISTORY, InputBuilder, iterate_batches, sort_by_domain
+from adi_lite.data.batches import HISTORY, SHUFFLE_BLOCK, Batch, InputBuilder, iterate_batches, sort_by_domain
+from adi_lite.data.schema import Interactions, MultiDomainDataset, Schema
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -142,3 +144,79 @@ def test_catalogue_inputs(make_tiny):
     inputs = InputBuilder(data).catalogue(1)
     assert inputs.counts == (0, len(data.catalogues[1]), 0) and len(inputs) == len(data.catalogues[1])
     assert torch.equal(inputs.features["item_id"], data.catalogues[1] + 1)
+
+
+# ---- an epoch of more records than are held in memory ----------------------------------------------------------------
+
+
+def many(records: int) -> MultiDomainDataset:
+    """Records whose item tells their row."""
+    rows = torch.arange(records)
+    return MultiDomainDataset(
+        name="many",
+        schema=Schema(("a", "b"), (), (), history=False),
+        user_ids=np.arange(1),
+        item_ids=np.arange(records),
+        users={},
+        items={},
+        train=Interactions(torch.zeros_like(rows), rows, rows % 2),
+        valid=Interactions.empty(),
+        test=Interactions.empty(),
+        catalogues=(rows, rows),
+    )
+
+
+def epoch(data: MultiDomainDataset, batch_size: int, seed: int = 0, **options) -> list[Batch]:
+    return list(iterate_batches(data, batch_size, torch.Generator().manual_seed(seed), **options))
+
+
+@settings(max_examples=60, deadline=None)
+@given(records=st.integers(1, 3000), batch_size=st.integers(1, 400), block=st.integers(1, 3500), shuffle=st.booleans())
+def test_each_record_comes_once_in_batches_of_one_size_however_many_are_held(records, batch_size, block, shuffle):
+    data = many(records)
+    batches = epoch(data, batch_size, block=block, shuffle=shuffle)
+    assert [len(b) for b in batches[:-1]] == [batch_size] * (len(batches) - 1)
+    assert len(batches) == -(-records // batch_size)
+    rows = torch.cat([b.record for b in batches])
+    assert torch.equal(rows.sort().values, torch.arange(records))
+    for b in batches:
+        assert torch.equal(b.item, b.record) and torch.equal(b.domain, b.record % 2)
+        assert b.counts == (int((b.domain == 0).sum()), int((b.domain == 1).sum()))
+    again = epoch(data, batch_size, block=block, shuffle=shuffle)
+    assert all(torch.equal(a.record, b.record) for a, b in zip(batches, again, strict=True))
+    if records <= block:
+        whole = epoch(data, batch_size, shuffle=shuffle, block=10**9)
+        assert all(torch.equal(a.record, b.record) for a, b in zip(batches, whole, strict=True))
+    elif not shuffle:
+        assert torch.equal(torch.cat([b.record.sort().values for b in batches]), torch.arange(records))
+
+
+def test_the_two_levels_mix_records_from_everywhere():
+    data, block = many(200_000), 20_000
+    batches = epoch(data, 5000, block=block)
+    first = batches[0].record
+    assert torch.histc(first.float(), 10, 0, 200_000).min() > 250, "a batch has records of every part of the data"
+    assert len(torch.unique(first // 78)) < 300, "but of few pieces, which are read from the disk in one go"
+    order = torch.cat([b.record for b in batches])
+    assert torch.corrcoef(torch.stack([order, torch.arange(200_000)]).double())[0, 1].abs() < 0.05
+    assert not torch.equal(order, torch.cat([b.record for b in epoch(data, 5000, seed=1, block=block)]))
+
+
+def test_no_more_records_are_held_than_asked_for(monkeypatch):
+    taken = []
+    right = torch.Tensor.__getitem__
+    data = many(100_000)
+    held = data.train.user
+
+    def spy(self, index):
+        if self is held:
+            taken.append(len(index))
+        return right(self, index)
+
+    monkeypatch.setattr(torch.Tensor, "__getitem__", spy)
+    epoch(data, 300, block=4096)
+    assert sum(taken) == 100_000 and max(taken) <= 4096 + 300
+
+
+def test_present_data_sets_are_shuffled_as_a_whole():
+    assert SHUFFLE_BLOCK >= 16_000_000

@@ -9,7 +9,7 @@ import torch
 from click_worlds import SPLIT, START, frame, item_statistics, timeline
 
 from adi_lite.data.click_log import DAY, HOUR
-from adi_lite.training.checkpoint import records_fingerprint
+from adi_lite.data.fingerprint import records_fingerprint
 
 WINDOWS = (1, 3, 6, 24)
 

@@ -9,6 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from table_worlds import good_frames, write_folder, write_table
 
 from adi_lite.data.defects import DataError
@@ -158,6 +159,46 @@ def test_a_folder_without_its_files_is_named(tmp_path, frames):
     write_folder(tmp_path, frames, "csv")
     write_table(tmp_path / "users.parquet", frames["users"])
     assert "keep one of them" in errors_of(tmp_path)[0][3]
+
+
+def write_parts(folder, frame, name="interactions", each=40):
+    (folder / name).mkdir(parents=True)
+    for n, start in enumerate(range(0, len(frame), each)):
+        frame.iloc[start : start + each].to_parquet(folder / name / f"part-{n}.parquet", index=False)
+    (folder / name / "_SUCCESS").touch()
+    (folder / name / ".part-9.parquet.crc").touch()
+    return folder
+
+
+@pytest.mark.parametrize("name", ["interactions", "interactions.parquet"])
+def test_a_folder_of_parquet_files_is_one_table(tmp_path, frames, name):
+    folder = write_parts(tmp_path / "parts", frames["interactions"], name)
+    whole = load_folder(write_folder(tmp_path / "whole", {"interactions": frames["interactions"]}, "parquet"))
+    data = load_folder(folder)
+    assert np.array_equal(data.user_ids, whole.user_ids) and torch.equal(data.train.item, whole.train.item)
+    assert data.notes["source"] == name and whole.notes["source"] == "interactions.parquet"
+
+
+def test_defects_of_a_folder_of_parquet_files_are_named(tmp_path, frames):
+    frame = frames["interactions"]
+    bad = write_parts(tmp_path / "row", frame.assign(user_id=frame["user_id"].mask(frame.index == 77)))
+    (defect,) = check_folder(bad).errors
+    assert (defect.file, defect.column, defect.rows) == ("interactions", "user_id", (78,))
+    other = write_parts(tmp_path / "types", frame)
+    frame.assign(item_id=frame["item_id"].astype(str)).to_parquet(other / "interactions" / "part-1.parquet")
+    (defect,) = check_folder(other).errors
+    assert defect.file == "interactions/part-1.parquet" and "other columns or types than" in defect.message
+    cut = write_parts(tmp_path / "cut", frame)
+    path = cut / "interactions" / "part-2.parquet"
+    path.write_bytes(path.read_bytes()[:-9])
+    (defect,) = check_folder(cut).errors
+    assert defect.file == "interactions/part-2.parquet" and "damaged or not a Parquet file" in defect.message
+    deep = write_parts(tmp_path / "deep", frame)
+    (deep / "interactions" / "domain=shop_a").mkdir()
+    assert "only the files of one folder are read" in check_folder(deep).errors[0].message
+    twice = write_parts(tmp_path / "twice", frame)
+    frame.to_csv(twice / "interactions.csv", index=False)
+    assert "both interactions.csv and interactions are there" in check_folder(twice).errors[0].message
 
 
 def test_what_is_odd_is_said_but_loads(tmp_path, frames):
