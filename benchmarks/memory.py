@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -52,12 +53,20 @@ def peak_of_this_process_mib() -> float:
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 1)
 
 
+def anonymous_mib(process: int | str = "self") -> float:
+    """Anonymous resident memory of a process: pages of mapped files do not count. Linux only."""
+    for line in Path(f"/proc/{process}/status").read_text().splitlines():
+        if line.startswith("RssAnon:"):
+            return int(line.split()[1]) / 1024
+    raise OSError("this system does not tell anonymous memory apart: /proc/self/status has no RssAnon")
+
+
 class AnonymousPeak:
     """Inside the block, peak of the memory that no file backs, looked at 100 times a second; ``mib`` is None off Linux."""
 
     def __init__(self) -> None:
         self.mib: float | None = None
-        self._status, self._over = Path("/proc/self/status"), threading.Event()
+        self._over = threading.Event()
         self._watcher = threading.Thread(target=self._watch, daemon=True)
 
     def __enter__(self) -> AnonymousPeak:
@@ -69,11 +78,11 @@ class AnonymousPeak:
         self._watcher.join()
 
     def _watch(self) -> None:
-        while self._status.exists():
-            text = self._status.read_text().partition("RssAnon:")[2]
-            self.mib = max(self.mib or 0.0, round(int(text.split()[0]) / 1024, 1))
-            if self._over.wait(0.01):
-                return
+        with suppress(OSError):
+            while True:
+                self.mib = max(self.mib or 0.0, round(anonymous_mib(), 1))
+                if self._over.wait(0.01):
+                    return
 
 
 def _run(dataset: str, side: str, batch_size: int, width: int, steps: int = 12) -> None:

@@ -26,7 +26,7 @@ from rich.console import Console
 from adi_lite.data import batches
 from adi_lite.data.packed import load_packed, pack
 from adi_lite.data.tables import load_folder
-from benchmarks.memory import ROOT
+from benchmarks.memory import ROOT, anonymous_mib
 from benchmarks.report import finish, machine, published, table
 from benchmarks.steps import library_step, settings
 
@@ -57,14 +57,6 @@ class World:
                 "timestamp": rng.integers(1_700_000_000, 1_710_000_000, count),
             }
             pq.write_table(pa.table(columns), target / f"part-{n:05d}.parquet")
-
-
-def anonymous_mib(process: int | str = "self") -> float:
-    """Anonymous resident memory of a process: pages of mapped files do not count. Linux only."""
-    for line in Path(f"/proc/{process}/status").read_text().splitlines():
-        if line.startswith("RssAnon:"):
-            return int(line.split()[1]) / 1024
-    raise OSError("this system does not tell anonymous memory apart: /proc/self/status has no RssAnon")
 
 
 def measure_side(side: str, tables: Path, packed: Path, block: int = 0, steps: int = 0) -> dict[str, float]:

@@ -21,7 +21,7 @@ from benchmarks.features import training_with_features
 from benchmarks.growth import growth_with_records
 from benchmarks.learners import Learner, padded, plain_learner
 from benchmarks.measure import Timing, interleaved, slope
-from benchmarks.memory import AnonymousPeak, peak_memory_mib, peak_of_this_process_mib
+from benchmarks.memory import AnonymousPeak, anonymous_mib, peak_memory_mib, peak_of_this_process_mib
 from benchmarks.plain import PlainADI, PlainDataset, copy_weights, draw_shared, pick, row_loss, shared_loss
 from benchmarks.steps import library_step, plain_step, settings
 from benchmarks.time_to_recall import seconds_to_recall
@@ -322,12 +322,12 @@ def test_packing_beside_loading(tmp_path, capsys):
 
 
 def test_anonymous_memory_is_what_a_process_holds_itself(tmp_path):
-    before = packing.anonymous_mib()
+    before = anonymous_mib()
     mapped = np.lib.format.open_memmap(tmp_path / "a.npy", mode="w+", dtype=np.int64, shape=(1 << 23,))
     mapped[:] = 1
-    with_file = packing.anonymous_mib()
+    with_file = anonymous_mib()
     held = np.ones(1 << 23, dtype=np.int64)
-    assert with_file - before < 16 and 60 < packing.anonymous_mib() - with_file < 80 and len(held)
+    assert with_file - before < 16 and 60 < anonymous_mib() - with_file < 80 and len(held)
 
 
 def test_a_side_that_fails_is_said(tmp_path):
