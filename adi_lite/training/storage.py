@@ -41,7 +41,8 @@ class OnDisk(InMemory):
             return torch.zeros(shape, dtype=dtype)
         with tempfile.NamedTemporaryFile(prefix="adi_lite-", dir=self.folder) as file:
             try:
-                os.posix_fallocate(file.fileno(), 0, count * dtype.itemsize)
+                if hasattr(os, "posix_fallocate"):  # macOS lacks it, and finds out later
+                    os.posix_fallocate(file.fileno(), 0, count * dtype.itemsize)
             except OSError as error:
                 size = count * dtype.itemsize / 2**30
                 raise OSError(f"{self.folder} has no room for {size:.2f} GiB of tables: {error.strerror}") from None
