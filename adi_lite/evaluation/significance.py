@@ -131,6 +131,7 @@ def compare(
     """
     first = _check_alike(evaluations, reference)
     metrics = list(first.metrics) if metrics is None else list(metrics)
+    _check_measured(evaluations, metrics)
     runs = [run for each in evaluations.values() for run in each]
     splits = np.cumsum([len(each) for each in evaluations.values()])[:-1]
     seeds = dict(zip(evaluations, np.split(np.arange(len(runs)), splits), strict=True))
@@ -186,6 +187,11 @@ def _check_alike(evaluations: Mapping[str, Sequence[Evaluation]], reference: str
                     raise ValueError(
                         f"evaluation {number} of {method!r} is of other queries than {reference!r}'s first"
                     )
-            if missing := [m for m in first.metrics if m not in run.metrics]:
-                raise ValueError(f"evaluation {number} of {method!r} lacks the metric {missing[0]}")
     return first
+
+
+def _check_measured(evaluations: Mapping[str, Sequence[Evaluation]], metrics: Sequence[str]) -> None:
+    for method, runs in evaluations.items():
+        for number, run in enumerate(runs):
+            if missing := [m for m in metrics if m not in run.metrics]:
+                raise ValueError(f"evaluation {number} of {method!r} lacks the metric {missing[0]}")

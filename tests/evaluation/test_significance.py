@@ -274,6 +274,12 @@ def test_compare_refuses_what_cannot_be_compared():
     changed = [dataclasses.replace(other[0], metrics={"recall@1": other[0].metrics["mrr"]})]
     with pytest.raises(ValueError, match="lacks the metric mrr"):
         compare({"a": base, "b": changed}, "a")
+    asked = compare(
+        {"a": base, "b": [dataclasses.replace(b, metrics={"mrr": b.metrics["mrr"]}) for b in other]},
+        "a",
+        metrics=["mrr"],
+    )
+    assert set(asked["metric"]) == {"mrr"}, "what nobody asks for may be missing"
 
 
 def test_wrong_shapes_are_named():
