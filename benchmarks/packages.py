@@ -92,7 +92,7 @@ def main(argv: list[str] | None = None) -> None:
             result["memory"] = {name: _memory(name, args) for name in args.sides}
         if "recall" in args.parts:
             result["recall"] = {"target": args.target}
-            for name in args.sides:
+            for name in args.recall_sides or args.sides:
                 console.print(f"[dim]measuring time to Recall@10 of {args.target}: {name} …[/]")
                 learner = SIDES[name].build(data, args.width, args.batch_size)
                 limits = {"max_epochs": args.max_epochs, "max_seconds": args.max_seconds}
@@ -204,6 +204,9 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--dataset", choices=sorted(DATASETS), default="xmarket", help="default %(default)s")
     parser.add_argument(
         "--sides", nargs="+", choices=SIDES, default=tuple(SIDES), metavar="SIDE", help=", ".join(SIDES)
+    )
+    parser.add_argument(
+        "--recall-sides", nargs="+", choices=SIDES, metavar="SIDE", help="sides that train to the target (default: all)"
     )
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--records", type=int, default=20_480, help="of an epoch that is timed (default %(default)s)")
