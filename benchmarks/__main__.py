@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from pathlib import Path
 
 import torch
 from rich.console import Console
@@ -23,8 +22,8 @@ from benchmarks.growth import (
     growth_with_width,
 )
 from benchmarks.learners import library_learner, plain_learner
-from benchmarks.memory import ROOT, SIDES, peak_memory_mib
-from benchmarks.report import finish, machine, published, table
+from benchmarks.memory import SIDES, peak_memory_mib
+from benchmarks.report import finish, machine, output_options, published, table
 from benchmarks.step_profile import profile_step
 from benchmarks.steps import settings
 from benchmarks.time_to_recall import recall_rows, seconds_to_recall
@@ -63,9 +62,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--dataset", choices=sorted(DATASETS), help="default: xmarket, or its stand-in if out of reach")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of PyTorch (default %(default)s)")
-    parser.add_argument("--smoke", action="store_true", help="seconds: that everything runs, no figure worth reading")
-    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "benchmarks.json", help="default runs/…")
-    parser.add_argument("--publish", action="store_true", help="write data/results/benchmarks.json as well")
+    output_options(parser, "benchmarks")
     parser.add_argument("--add", action="store_true", help="keep the published parts that are not measured now")
     args = parser.parse_args(argv)
     if args.threads < 1:

@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 import torch
 from rich.console import Console
@@ -24,9 +23,9 @@ from adi_lite.data.registry import DATASETS, load_dataset
 from adi_lite.data.schema import MultiDomainDataset
 from benchmarks.learners import Learner, library_learner, plain_learner, random_part
 from benchmarks.measure import interleaved
-from benchmarks.memory import ROOT, peak_of_module_mib, peak_of_this_process_mib
+from benchmarks.memory import peak_of_module_mib, peak_of_this_process_mib
 from benchmarks.peers import recbole, rechub
-from benchmarks.report import finish, machine, published, table
+from benchmarks.report import finish, machine, output_options, published, table
 from benchmarks.steps import settings
 from benchmarks.time_to_recall import recall_rows, seconds_to_recall
 
@@ -218,9 +217,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--max-epochs", type=int, default=12, help="towards it (default %(default)s)")
     parser.add_argument("--max-seconds", type=float, default=60.0, help="towards it (default %(default)s)")
     parser.add_argument("--side", choices=SIDES, help="train this one alone and print the peak memory of the process")
-    parser.add_argument("--smoke", action="store_true", help="seconds: that everything runs, no figure worth reading")
-    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "packages.json", help="default runs/…")
-    parser.add_argument("--publish", action="store_true", help="write data/results/packages.json as well")
+    output_options(parser, "packages")
     args = parser.parse_args(argv)
     if args.smoke:
         args.records, args.rounds, args.batch_size, args.width = 256, 1, 64, 8

@@ -26,8 +26,8 @@ from rich.console import Console
 from adi_lite.data import batches
 from adi_lite.data.packed import load_packed, pack
 from adi_lite.data.tables import load_folder
-from benchmarks.memory import ROOT, anonymous_mib
-from benchmarks.report import finish, machine, published, table
+from benchmarks.memory import anonymous_mib
+from benchmarks.report import finish, machine, output_options, published, table
 from benchmarks.steps import library_step, settings
 
 SIDES = ("pack", "load", "train_packed", "train_in_memory")
@@ -156,9 +156,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         "--work", type=Path, default=None, help="where tables are written (default: for temporary files)"
     )
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="default %(default)s")
-    parser.add_argument("--publish", action="store_true", help="write data/results/packing.json as well")
-    parser.add_argument("--smoke", action="store_true", help="seconds: that everything runs, no figure worth reading")
-    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "packing.json", help="default runs/…")
+    output_options(parser, "packing")
     args = parser.parse_args(argv)
     if args.smoke:
         args.records, args.users, args.items, args.steps = [5000], 200, 100, 1

@@ -23,7 +23,7 @@ from adi_lite.training.distributed import fit_distributed
 from adi_lite.training.process_group import process_group
 from adi_lite.training.trainer import fit
 from benchmarks.memory import ROOT, AnonymousPeak, peak_of_this_process_mib
-from benchmarks.report import finish, machine, published, table
+from benchmarks.report import finish, machine, output_options, published, table
 from benchmarks.steps import settings
 from benchmarks.train_speed import synthetic
 
@@ -127,9 +127,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=1024)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--disk", type=Path, default=ROOT / "runs", help="folder on a disk (default runs/)")
-    parser.add_argument("--publish", action="store_true", help="write data/results/processes.json as well")
-    parser.add_argument("--smoke", action="store_true", help="seconds: that everything runs, no figure worth reading")
-    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "processes.json", help="default runs/…")
+    output_options(parser, "processes")
     args = parser.parse_args(argv)
     if args.smoke:
         args.processes = [1, 2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -14,6 +15,7 @@ from rich.table import Table
 import adi_lite
 from adi_lite.atomic import replacing
 from adi_lite.experiments.store import PUBLISHED
+from benchmarks.memory import ROOT
 
 
 def machine() -> dict[str, object]:
@@ -39,6 +41,14 @@ def processor() -> str:
 def published(name: str) -> Path:
     """Where the book takes a benchmark's result from."""
     return PUBLISHED / f"{name}.json"
+
+
+def output_options(parser: argparse.ArgumentParser, name: str, published_as: str = "") -> None:
+    """Options of every benchmark: its size, and where the result goes. ``published_as`` is ``name`` by default."""
+    parser.add_argument("--smoke", action="store_true", help="seconds: that everything runs, no figure worth reading")
+    parser.add_argument("--out", type=Path, default=ROOT / "runs" / f"{name}.json", help="default runs/…")
+    words = f"write data/results/{published_as or name}.json as well"
+    parser.add_argument("--publish", action="store_true", help=words)
 
 
 def finish(result: dict, *files: Path) -> None:

@@ -23,8 +23,8 @@ from torch import Tensor
 from adi_lite.data.schema import Ragged
 from adi_lite.evaluation.retrieval import build_faiss, faiss_topk, save_faiss
 from benchmarks.measure import Step, interleaved
-from benchmarks.memory import ROOT, peak_of_this_process_mib
-from benchmarks.report import finish, machine, published, table
+from benchmarks.memory import peak_of_this_process_mib
+from benchmarks.report import finish, machine, output_options, published, table
 
 GOAL = 1.1  # times the time of faiss itself
 SEEN = 50  # items that a user has taken, on average
@@ -130,9 +130,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--slice", type=int, default=2000, help="users searched at a time (default %(default)s)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="default %(default)s")
-    parser.add_argument("--publish", action="store_true", help="write data/results/retrieval_speed.json as well")
-    parser.add_argument("--smoke", action="store_true", help="seconds: that everything runs, no figure worth reading")
-    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "retrieval_speed.json", help="default runs/…")
+    output_options(parser, "retrieval_speed")
     args = parser.parse_args(argv)
     if args.smoke:
         args.items, args.users, args.k, args.slice = 2000, 60, 20, 20

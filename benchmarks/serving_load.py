@@ -32,7 +32,7 @@ from adi_lite.models.two_tower import TwoTower
 from adi_lite.serving.index import write_index
 from adi_lite.training.trainer import Trained
 from benchmarks.memory import ROOT
-from benchmarks.report import finish, machine, published, table
+from benchmarks.report import finish, machine, output_options, published, table
 from benchmarks.steps import settings
 from benchmarks.train_speed import synthetic
 
@@ -158,9 +158,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=GOAL_RATE, help="requests a second (default %(default)s)")
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--runs", type=int, default=5, help="times that the load is measured (default %(default)s)")
-    parser.add_argument("--publish", action="store_true", help="write data/results/serving_KIND.json as well")
-    parser.add_argument("--smoke", action="store_true", help="seconds: that everything runs, no figure worth reading")
-    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "serving_load.json", help="default runs/…")
+    output_options(parser, "serving_load", published_as="serving_KIND")
     args = parser.parse_args(argv)
     if args.smoke:
         args.items, args.users, args.k, args.rate, args.seconds, args.runs = 500, 50, 10, 40.0, 1.0, 2

@@ -32,6 +32,7 @@ FORMAT = 1
 DESCRIPTION = "packed.json"
 PARTS = ("train", "valid", "test")
 COLUMNS = ("user", "item", "domain", "timestamp")
+_AGAIN = "copy the folder again, whole, or pack the tables again"
 
 
 class PackedError(ValueError):
@@ -135,7 +136,7 @@ def pack(
         report.raise_errors()
         if changed := _changed(before, _sources(tables)):
             raise PackedError(f"{tables / changed[0]} changed while it was read; pack the tables again")
-        _write(folder, read)
+        written = _write(folder, read)
         shutil.rmtree(work)
         encoders = replace(read.encoders, **{s: replace(getattr(read.encoders, s), ids=()) for s in ("user", "item")})
         about = Description(
@@ -151,7 +152,7 @@ def pack(
             table_schema=report.schema,
             tables=str(tables.resolve()),
             sources=before,
-            arrays=_describe_arrays(folder, read),
+            arrays={name: _describe_array(folder, name) for name in written},
         )
         data = _open(folder, about, "")  # without a stamp, so that it is checked
         about.stamp = Stamp(fingerprint(data), records_fingerprint(data))
@@ -199,18 +200,21 @@ def _file(array: str) -> str:
     return array.replace("/", "_") + ".npy"
 
 
-def _write(folder: Path, read: Prepared) -> None:
-    """Write the arrays: records in one pass over them, then histories, then all that is in memory."""
-    _write_records(folder, read)
+def _write(folder: Path, read: Prepared) -> list[str]:
+    """Write the arrays: records in one pass over them, then histories, then all that is in memory. Gives their names."""
+    names = _write_records(folder, read)
     if read.schema.history:
         user, item = (map_npy(folder / _file(f"train/{column}")) for column in ("user", "item"))
         values = new_npy(folder / _file("history/values"), np.int64, len(item))
         np.save(folder / _file("history/offsets"), group(user, item, len(read.users.ids), values))
-    for name, values in _in_memory(read).items():
+        names += ["history/values", "history/offsets"]
+    in_memory = _in_memory(read)
+    for name, values in in_memory.items():
         np.save(folder / _file(name), np.ascontiguousarray(values))
+    return [*names, *in_memory]
 
 
-def _write_records(folder: Path, read: Prepared) -> None:
+def _write_records(folder: Path, read: Prepared) -> list[str]:
     columns = COLUMNS if read.records.seconds is not None else COLUMNS[:3]
     with ExitStack() as files:
         writers = {
@@ -225,6 +229,7 @@ def _write_records(folder: Path, read: Prepared) -> None:
                 values = read.columns(piece, getattr(read.split, part)[piece])
                 for writer, column in zip(writers[part], values, strict=True):
                     writer.add(column)
+    return [f"{part}/{column}" for part in PARTS for column in columns]
 
 
 def _in_memory(read: Prepared) -> dict[str, np.ndarray]:
@@ -241,17 +246,10 @@ def _in_memory(read: Prepared) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _describe_arrays(folder: Path, read: Prepared) -> dict[str, ArrayFile]:
-    columns = COLUMNS if read.records.seconds is not None else COLUMNS[:3]
-    names = [f"{part}/{column}" for part in PARTS for column in columns]
-    names += [f"history/{what}" for what in ("values", "offsets")] if read.schema.history else []
-    found = {}
-    for name in [*names, *_in_memory(read)]:
-        array = map_npy(folder / _file(name))
-        found[name] = ArrayFile(
-            file=_file(name), kind=array.dtype.str, shape=list(array.shape), sha256=_sha256(folder / _file(name))
-        )
-    return found
+def _describe_array(folder: Path, name: str) -> ArrayFile:
+    path = folder / _file(name)
+    array = map_npy(path)
+    return ArrayFile(file=path.name, kind=array.dtype.str, shape=list(array.shape), sha256=_sha256(path))
 
 
 def _sha256(path: Path) -> str:
@@ -281,24 +279,23 @@ def load_packed(folder: str | Path, *, name: str = "") -> MultiDomainDataset:
 def check_packed(folder: str | Path) -> Report:
     """Read a packed folder through: every damaged file is an error, every table that has changed since a warning."""
     folder, report = Path(folder), Report()
-    remedy = "copy the folder again, whole, or pack the tables again"
     try:
         about = read_description(folder)
     except PackedError as error:
-        report.add("error", DESCRIPTION, "", str(error), remedy)
+        report.add("error", DESCRIPTION, "", str(error), _AGAIN)
         return report
     for array in about.arrays.values():
         try:
             _map(folder, array)
             if _sha256(folder / array.file) != array.sha256:
-                report.add("error", array.file, "", "does not hold what was packed", remedy)
+                report.add("error", array.file, "", "does not hold what was packed", _AGAIN)
         except PackedError as error:
-            report.add("error", array.file, "", str(error), remedy)
+            report.add("error", array.file, "", str(error), _AGAIN)
     if report.ok:
         try:
             _open(folder, about, "", about.stamp)
         except PackedError as error:
-            report.add("error", DESCRIPTION, "", str(error), remedy)
+            report.add("error", DESCRIPTION, "", str(error), _AGAIN)
     tables = Path(about.tables)
     if tables.is_dir():
         for file in _changed(about.sources, _sources(tables)):
@@ -341,17 +338,16 @@ class _Version(BaseModel):
 
 def _map(folder: Path, array: ArrayFile) -> np.ndarray:
     path = folder / array.file
-    again = "copy the folder again, whole, or pack the tables again"
     if not path.is_file():
-        raise PackedError(f"{path} is missing; {again}")
+        raise PackedError(f"{path} is missing; {_AGAIN}")
     try:
         values = map_npy(path)
     except (OSError, ValueError) as error:
-        raise PackedError(f"{path} is damaged: {error}; {again}") from None
+        raise PackedError(f"{path} is damaged: {error}; {_AGAIN}") from None
     if (values.dtype.str, list(values.shape)) != (array.kind, array.shape):
         raise PackedError(
             f"{path} is damaged: it holds {values.dtype.str} of shape {list(values.shape)} where {DESCRIPTION} says "
-            f"{array.kind} of shape {array.shape}; {again}"
+            f"{array.kind} of shape {array.shape}; {_AGAIN}"
         )
     return values
 

@@ -19,13 +19,12 @@ class Tally:
 
     Attributes:
         parts: records of each part of the split.
-        records, trained: (D,) records of each domain, and those of the training part.
+        trained: (D,) training records of each domain.
         shown: (D, items) whether the domain has a training record of the item.
         occurs, learnt: by side, (ids,) whether the id occurs at all, and in the training part.
     """
 
     parts: dict[str, int]
-    records: np.ndarray
     trained: np.ndarray
     shown: np.ndarray
     occurs: dict[str, np.ndarray]
@@ -35,20 +34,20 @@ class Tally:
     def of(cls, records: Records, split: Split) -> Tally:
         domains, sizes = len(records.domains), {side: len(records.ids(side)) for side in ("user", "item")}
         parts = dict.fromkeys(("train", "valid", "test"), 0)
-        counts = np.zeros((2, domains), dtype=np.int64)
+        trained = np.zeros(domains, dtype=np.int64)
         shown = np.zeros((domains, sizes["item"]), dtype=bool)
         occurs, learnt = ({side: np.zeros(n, dtype=bool) for side, n in sizes.items()} for _ in range(2))
         for part in chunks(len(records)):
             domain, train = records.domain[part], split.train[part]
             for name in parts:
                 parts[name] += int(getattr(split, name)[part].sum())
-            counts += [np.bincount(domain, minlength=domains), np.bincount(domain[train], minlength=domains)]
+            trained += np.bincount(domain[train], minlength=domains)
             shown[domain[train], records.item[part][train]] = True
             for side in sizes:
                 number = getattr(records, side)[part]
                 occurs[side][number] = True
                 learnt[side][number[train]] = True
-        return cls(parts, *counts, shown, occurs, learnt)
+        return cls(parts, trained, shown, occurs, learnt)
 
 
 def first_rows(records: Records, which: Callable[[slice], np.ndarray]) -> tuple[np.ndarray, int]:

@@ -50,8 +50,13 @@ def train_table(benchmarks: dict) -> pd.DataFrame:
         for batch, methods in benchmarks["speed"].items()
         for name, row in methods.items()
     }
-    table = pd.DataFrame.from_dict(rows, orient="index", columns=["records/s", "ms a step", "times ADI"])
-    table.index = pd.MultiIndex.from_tuples(table.index, names=["batch", "model"])
+    return _two_levels(rows, ["batch", "model"], ["records/s", "ms a step", "times ADI"])
+
+
+def _two_levels(rows: dict[tuple, tuple | dict], names: list[str], columns: list[str] | None = None) -> pd.DataFrame:
+    """A line for each pair of keys, whose two parts are called ``names``."""
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+    table.index = pd.MultiIndex.from_tuples(rows, names=names)
     return table
 
 
@@ -162,9 +167,7 @@ def packing_table(packing: dict) -> pd.DataFrame:
         for records, point in packing["records"].items()
         for side, title in PACKING.items()
     }
-    table = pd.DataFrame.from_dict(rows, orient="index", columns=["seconds", "anonymous memory, MiB"])
-    table.index = pd.MultiIndex.from_tuples(rows, names=["records", ""])
-    return table
+    return _two_levels(rows, ["records", ""], ["seconds", "anonymous memory, MiB"])
 
 
 def step_table(benchmarks: dict) -> pd.DataFrame:
@@ -195,9 +198,7 @@ def load_table(*results: dict) -> pd.DataFrame:
         for result in results
         for n, run in enumerate(result["runs"], 1)
     }
-    table = pd.DataFrame.from_dict(rows, orient="index")
-    table.index = pd.MultiIndex.from_tuples(rows, names=["index", "run"])
-    return table
+    return _two_levels(rows, ["index", "run"])
 
 
 def trials_table(dataset: str, metric: str) -> pd.DataFrame:

@@ -58,10 +58,14 @@ def sharded_table(rows: int, width: int, std: float, sparse: bool, zeros: Zeros 
 
 
 def own_rows(rows: int) -> slice:
-    """This process's rows of a table: equal contiguous parts, the last ones shorter."""
-    each = -(-rows // dist.get_world_size())
-    first = min(dist.get_rank() * each, rows)
-    return slice(first, min(first + each, rows))
+    """This process's rows of a table."""
+    return share(rows, dist.get_rank(), dist.get_world_size())
+
+
+def share(rows: int, rank: int, world: int) -> slice:
+    """Rows of process ``rank`` of ``world``: equal contiguous parts, the last ones shorter (as a DTensor's Shard(0))."""
+    each = -(-rows // world)
+    return slice(min(rank * each, rows), min((rank + 1) * each, rows))
 
 
 class _Fetch(torch.autograd.Function):

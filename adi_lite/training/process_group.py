@@ -23,9 +23,9 @@ from torch import distributed as dist
 from adi_lite.data.batches import Bag, Inputs
 from adi_lite.nn.embedding import Zeros
 from adi_lite.nn.normalization import DomainBatchNorm
-from adi_lite.nn.sharded_embedding import ShardedTable, sharded_table
+from adi_lite.nn.sharded_embedding import ShardedTable, sharded_table, share
 from adi_lite.nn.synced_normalization import SyncedBatchNorm
-from adi_lite.training.ranks import LaunchError, OneProcess, check_device, share
+from adi_lite.training.ranks import LaunchError, OneProcess, check_device
 
 LAUNCH = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 """What torchrun tells each process."""

@@ -93,9 +93,3 @@ def cut(counts: Sequence[int], part: slice) -> list[slice]:
 
 def length(rows: slice) -> int:
     return rows.stop - rows.start
-
-
-def share(rows: int, rank: int, world: int) -> slice:
-    """Rows of process ``rank`` of ``world``: equal contiguous parts, the last ones shorter (as a DTensor's Shard(0))."""
-    each = -(-rows // world)
-    return slice(min(rank * each, rows), min((rank + 1) * each, rows))

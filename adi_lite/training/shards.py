@@ -23,10 +23,11 @@ from torch import distributed as dist
 from adi_lite import __version__
 from adi_lite.atomic import replacing
 from adi_lite.nn.embedding import Zeros
+from adi_lite.nn.sharded_embedding import share
 from adi_lite.training import checkpoint
 from adi_lite.training.checkpoint import CheckpointError
 from adi_lite.training.process_group import ProcessGroup
-from adi_lite.training.ranks import length, share
+from adi_lite.training.ranks import length
 from adi_lite.training.tensor_file import TYPES, Blocks, blocks_of, in_order
 
 

@@ -275,7 +275,7 @@ def test_a_full_disk_is_an_error_and_leaves_nothing(shop, tmp_path, monkeypatch)
 
 
 def _pack_slowly(shop: Path, target: Path) -> None:
-    with patch.object(packed, "_describe_arrays", lambda *_: time.sleep(60)):
+    with patch.object(packed, "_describe_array", lambda *_: time.sleep(60)):
         pack(shop, target)
 
 

@@ -9,7 +9,7 @@ from adi_lite.models.config import ModelConfig
 from adi_lite.models.two_tower import TwoTower
 from adi_lite.nn import embedding
 from adi_lite.nn.embedding import HISTORY, Table, draw_rows, module_key, whole_table
-from adi_lite.training.ranks import share
+from adi_lite.nn.sharded_embedding import share
 
 
 def at_once(rows: int, width: int, std: float) -> torch.Tensor:

@@ -16,13 +16,12 @@ from torch import multiprocessing
 from adi_lite.nn import embedding
 from adi_lite.nn.embedding import Table
 from adi_lite.nn.normalization import BatchNorm, DomainBatchNorm
-from adi_lite.nn.sharded_embedding import ShardedTable, own_rows
+from adi_lite.nn.sharded_embedding import ShardedTable, own_rows, share
 from adi_lite.nn.synced_normalization import SyncedBatchNorm
 from adi_lite.training import tensor_file, trainer
 from adi_lite.training.config import Config
 from adi_lite.training.distributed import fit_distributed
 from adi_lite.training.process_group import ProcessGroup, process_group
-from adi_lite.training.ranks import share
 
 # 294 records: batches of 97 end in one of 3 rows, of which the last of 4 processes has none, and some domain perhaps one.
 CASES = {

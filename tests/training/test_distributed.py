@@ -20,11 +20,12 @@ from distributed_worlds import CASES, FOUR, RESHARDED, config, data, float64, sp
 
 import adi_lite
 from adi_lite import train
+from adi_lite.nn.sharded_embedding import share
 from adi_lite.training import checkpoint
 from adi_lite.training.checkpoint import CheckpointError
 from adi_lite.training.distributed import fit_distributed
 from adi_lite.training.process_group import process_group
-from adi_lite.training.ranks import LaunchError, check_device, cut, share
+from adi_lite.training.ranks import LaunchError, check_device, cut
 from adi_lite.training.trainer import fit, load_trained
 
 SETTINGS = ("dim=8", "out_dim=8", "hidden=[8]", "batch_size=64", "epochs=4", "adaptation=se", "dropout=0.2")
