@@ -20,7 +20,7 @@ class Timing:
     records: int
 
     def summary(self, reference: Timing | None = None) -> dict[str, float]:
-        """Medians. ``times_reference``: how many times as long as the reference's, the median of ratios by round.
+        """Medians. ``times_reference``: how many times as long a record takes as the reference's, the median of ratios by round.
 
         ``cpu_ms`` counts all threads; with one thread it is what the step takes on a machine with nothing else to do.
         """
@@ -33,8 +33,9 @@ class Timing:
             "records_per_cpu_second": self.records / cpu,
         }
         if reference is not None:
-            out["times_reference"] = _median_ratio(self.wall, reference.wall)
-            out["times_reference_cpu"] = _median_ratio(self.cpu, reference.cpu)
+            fewer = reference.records / self.records
+            out["times_reference"] = fewer * _median_ratio(self.wall, reference.wall)
+            out["times_reference_cpu"] = fewer * _median_ratio(self.cpu, reference.cpu)
         return {k: round(v, 3) for k, v in out.items()}
 
 

@@ -41,6 +41,8 @@ class Side:
     """From the data, the width and the batch size."""
     package: str | None = None
     two_towers: bool = True
+    share: float = 1.0
+    """Of the records that an epoch of the others has: a side that takes minutes for them is timed on fewer."""
 
 
 def _adi(**changes: object) -> Callable[[MultiDomainDataset, int, int], Learner]:
@@ -63,8 +65,12 @@ SIDES: dict[str, Side] = {
     "plain_row": Side("Plain loop", lambda data, w, b: plain_learner(data, settings(width=w, batch_size=b))),
     "rechub_youtube_dnn": Side("YoutubeDNN", _rechub("youtube_dnn"), "torch-rechub"),
     "rechub_dssm": Side("DSSM, in-batch", _rechub("dssm"), "torch-rechub"),
+    "rechub_youtube_dnn_1024": Side(
+        "YoutubeDNN, 1,024 negatives", _rechub("youtube_dnn", row_negatives=1024), "torch-rechub", share=0.1
+    ),
     "recbole_dssm": Side("DSSM", _recbole("DSSM"), "recbole"),
     "recbole_dssm_20": Side("DSSM, 20 negatives", _recbole("DSSM", row_negatives=20), "recbole"),
+    "recbole_dssm_1024": Side("DSSM, 1,024 negatives", _recbole("DSSM", row_negatives=1024), "recbole", share=0.05),
     "recbole_bpr": Side("BPR (no towers)", _recbole("BPR"), "recbole", two_towers=False),
 }
 
@@ -102,9 +108,9 @@ def main(argv: list[str] | None = None) -> None:
 
 def speed(data: MultiDomainDataset, args: argparse.Namespace) -> dict[str, dict]:
     """Records/s of each side, medians over rounds, and how many times as long as ADI's an epoch takes."""
-    part = data.replace(train=random_part(data.train, args.records))
     learners, prepared = {}, {}
     for name in args.sides:
+        part = _part(name, data, args)
         SIDES[name].build(
             data.replace(train=random_part(data.train, 2 * args.batch_size)), 8, args.batch_size
         )  # imports
@@ -139,7 +145,14 @@ def _memory(name: str, args: argparse.Namespace) -> float:
 
 def _train(name: str, args: argparse.Namespace) -> None:
     data = load_dataset(args.dataset)
-    SIDES[name].build(data.replace(train=random_part(data.train, args.records)), args.width, args.batch_size).epoch()
+    SIDES[name].build(_part(name, data, args), args.width, args.batch_size).epoch()
+
+
+def _part(name: str, data: MultiDomainDataset, args: argparse.Namespace) -> MultiDomainDataset:
+    """The records of an epoch that is timed: whole batches, so that a side with fewer has no smaller ones."""
+    records = round(args.records * SIDES[name].share)
+    whole = max(1, records // args.batch_size) * args.batch_size
+    return data.replace(train=random_part(data.train, min(whole, args.records)))
 
 
 def _about(args: argparse.Namespace, data: MultiDomainDataset) -> dict[str, object]:

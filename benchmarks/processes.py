@@ -1,7 +1,8 @@
 """``python -m benchmarks.processes``: training by one process, by several, and with tables on disk, as JSON.
 
-Every side trains the same synthetic records in processes of its own, one after the other, one thread a process. More
-processes than idle cores say nothing about speed.
+Every side trains the same synthetic records in processes of its own, one after the other, one thread a process. Beside
+them, runs of one process each at the same time, which have nothing to say to each other: their speed together is what
+this machine's cores leave for as many processes, and more than one run's is not to be had where cores share their units.
 """
 
 from __future__ import annotations
@@ -39,6 +40,9 @@ def main(argv: list[str] | None = None) -> None:
         for processes in args.processes if not on_disk else args.processes[:2]:
             name = f"{processes} process{'es' * (processes > 1)}{', tables on disk' * on_disk}"
             sides[name] = measure(processes, on_disk, sizes, args.disk)
+        if not on_disk:
+            apart = max(2, os.cpu_count() or 2)
+            sides[f"{apart} runs apart"] = measure(apart, on_disk, sizes, args.disk, apart=True)
     first = next(iter(sides.values()))
     for side in sides.values():
         side["times_speed_of_first"] = round(side["records_per_second"] / first["records_per_second"], 3)
@@ -55,29 +59,44 @@ def main(argv: list[str] | None = None) -> None:
     Console(stderr=True).print(table(title, header, lines))
 
 
-def measure(processes: int, on_disk: bool, sizes: dict[str, int], disk: Path) -> dict[str, object]:
+def measure(processes: int, on_disk: bool, sizes: dict[str, int], disk: Path, apart: bool = False) -> dict[str, object]:
     """Records/s (median of the epochs, the first apart where there are more), last loss, and of each process the peak memory:
     all of it (``peak_mib``, with pages of mapped files), and the anonymous part, which no file backs (None if unknown).
+
+    ``apart``: as many runs of one process at the same time, whose records/s are summed.
     """
     disk.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=disk) as folder:
-        module = ["-m", "benchmarks.processes", "--work", json.dumps(sizes), folder, str(int(on_disk))]
-        launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-        command = [sys.executable, *(launch if processes > 1 else []), *module]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-        if done.returncode:
-            raise RuntimeError(f"{' '.join(command[1:])} failed:\n{done.stderr.strip()}")
-        each = [json.loads((Path(folder) / f"process-{r}.json").read_text()) for r in range(processes)]
-    speeds = [e["records_per_second"] for e in each[0]["epochs"]]
+        runs = [Path(folder) / f"run-{r}" for r in range(processes if apart else 1)]
+        started = [(r, _start(1 if apart else processes, on_disk, sizes, r)) for r in runs]
+        each = [figures for folder, process in started for figures in _figures(process, folder)]
+    speeds = [statistics.median(s[1:] or s) for s in ([e["records_per_second"] for e in p["epochs"]] for p in each)]
     return {
         "processes": processes,
+        "apart": apart,
         "tables": "disk" if on_disk else "memory",
-        "records_per_second": round(statistics.median(speeds[1:] or speeds), 1),
+        "records_per_second": round(sum(speeds) if apart else speeds[0], 1),
         "loss": each[0]["epochs"][-1]["loss"],
         "peak_mib": [e["peak_mib"] for e in each],
         "anonymous_mib": [e["anonymous_mib"] for e in each],
     }
+
+
+def _start(processes: int, on_disk: bool, sizes: dict[str, int], folder: Path) -> subprocess.Popen:
+    folder.mkdir()
+    module = ["-m", "benchmarks.processes", "--work", json.dumps(sizes), str(folder), str(int(on_disk))]
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    command = [sys.executable, *(launch if processes > 1 else []), *module]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with (folder / "errors.txt").open("w") as errors:
+        return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=errors)
+
+
+def _figures(process: subprocess.Popen, folder: Path) -> list[dict]:
+    """What each process of a run wrote, when all have ended."""
+    if process.wait():
+        raise RuntimeError(f"{' '.join(process.args[1:])} failed:\n{(folder / 'errors.txt').read_text().strip()}")
+    return [json.loads(f.read_text()) for f in sorted(folder.glob("process-*.json"))]
 
 
 def work(sizes: dict[str, int], folder: Path, on_disk: bool) -> None:

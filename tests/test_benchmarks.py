@@ -145,6 +145,8 @@ def test_rounds_are_interleaved_and_ratios_are_medians_by_round():
     summary = slow.summary(fast)
     assert summary["times_reference"] == 3.0 and summary["times_reference_cpu"] == 2.0
     assert summary["ms_per_step"] == 9000 and summary["records_per_second"] == pytest.approx(10 / 9, abs=1e-3)
+    fewer = Timing(slow.wall, slow.cpu, 5)
+    assert fewer.summary(fast)["times_reference"] == 6.0, "of a record, where one side has half as many"
 
 
 def test_slope_is_the_exponent():
@@ -292,8 +294,10 @@ def test_processes_and_tables_on_disk_train_the_same(tmp_path, capsys):
     printed = capsys.readouterr()
     result = json.loads(printed.out)
     assert result == json.loads(out.read_text())
-    one, two, on_disk, two_on_disk = result["sides"].values()
-    assert list(result["sides"])[1::2] == ["2 processes", "2 processes, tables on disk"]
+    one, two, apart, on_disk, two_on_disk = result["sides"].values()
+    both = {"2 processes": two, "2 processes, tables on disk": two_on_disk}
+    assert {n: s for n, s in result["sides"].items() if n.startswith("2 processes")} == both
+    assert apart["apart"] and apart["loss"] == one["loss"] and len(apart["peak_mib"]) == apart["processes"]
     assert on_disk["loss"] == one["loss"] and two_on_disk["loss"] == two["loss"] == pytest.approx(one["loss"], rel=1e-4)
     assert one["times_speed_of_first"] == 1.0 and two["records_per_second"] > 0
     assert len(two["peak_mib"]) == len(two_on_disk["anonymous_mib"]) == 2

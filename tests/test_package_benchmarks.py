@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import dataclasses
 import importlib.util
 import json
 import sys
@@ -56,6 +58,13 @@ def test_goals_count_two_tower_models_of_packages_only():
     goal = packages._goal({"a": row, **others})
     reached = {name: g["reached"] for name, g in goal.items()}
     assert reached == {"times_package/T (shop)": True, "times_package/U (shop)": False}
+
+
+@pytest.mark.parametrize(("share", "records"), [(1.0, 300), (0.5, 150), (0.1, 50)])
+def test_a_slow_side_is_timed_on_whole_batches_of_fewer_records(share, records, monkeypatch):
+    monkeypatch.setitem(packages.SIDES, "slow", dataclasses.replace(packages.SIDES["dnn"], share=share))
+    args = argparse.Namespace(records=300, batch_size=50)
+    assert len(packages._part("slow", synthetic(2, users=20, items=20, records=400), args).train) == records
 
 
 def test_sizes_must_be_positive(capsys):
