@@ -25,6 +25,7 @@ from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from adi_lite.atomic import replacing
+from book import processor
 from book.normalise import normalise, stderr_of, take_parameters
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -43,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _options(arguments)
     notebooks = _chosen(options.only)
     if options.refresh:
-        return _run_all(notebooks, refresh)
+        return _refresh_all(notebooks, whole=not options.only)
     failed, source = 0, BOOK
     if not options.pages_only:
         source = BOOK if options.publish else _copy_of_book()
@@ -69,6 +70,18 @@ def refresh(notebook: Path) -> None:
         if noise := stderr_of(result):
             raise NotebookError(f"wrote to standard error, so that its outputs cannot be compared: {noise[:500]}")
         _replace(notebook, normalise(result))
+
+
+def _refresh_all(notebooks: list[Path], whole: bool) -> int:
+    """Refresh notebooks; outputs of two kinds of processor may not stand side by side."""
+    here, before = processor.processor(), processor.stored()
+    if not whole and here != before:
+        sys.exit(f"error: stored outputs were made on {before or 'an unknown processor'}, this is {here}: refresh all")
+    failed = _run_all(notebooks, refresh)
+    if whole and not failed:
+        with replacing(processor.STORED) as partial:
+            partial.write_text(here + "\n")
+    return failed
 
 
 def build(source: Path) -> int:

@@ -6,11 +6,13 @@ import re
 
 from nbformat import NotebookNode
 
+KEPT = ("tags", "mystnb")
+"""Metadata of cells: tags, and what the book reads, such as what a picture shows in words."""
 ADDRESS = re.compile(r"\b0x[0-9a-f]{6,}\b")
 
 
 def normalise(notebook: NotebookNode) -> NotebookNode:
-    """Keep sources, tags and outputs; drop timings, standard error (progress) and the machine's versions. In place.
+    """Keep sources, tags, the book's metadata and outputs; drop timings, standard error (progress) and the machine's versions. In place.
 
     Cells are numbered: ids by position, execution counts by order of the code cells that ran.
     """
@@ -21,7 +23,7 @@ def normalise(notebook: NotebookNode) -> NotebookNode:
     ran = 0
     for number, cell in enumerate(notebook.cells):
         cell.id = f"cell-{number:02d}"
-        cell.metadata = NotebookNode({"tags": cell.metadata.tags} if cell.metadata.get("tags") else {})
+        cell.metadata = NotebookNode({k: cell.metadata[k] for k in KEPT if cell.metadata.get(k)})
         if cell.cell_type == "code":
             ran += bool(cell.execution_count)
             cell.execution_count = ran if cell.execution_count else None

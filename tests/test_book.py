@@ -12,7 +12,7 @@ import pytest
 from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from book import build
+from book import build, processor
 from book.build import BOOK, NOTEBOOKS, ROOT, NotebookError, publish, refresh
 from book.normalise import normalise, stderr_of, take_parameters
 
@@ -145,6 +145,41 @@ def test_refresh_stores_outputs_in_place_and_refuses_noise(notebook):
     with pytest.raises(NotebookError, match="standard error"):
         refresh(noisy)
     assert noisy.read_bytes() == before
+
+
+def test_stored_outputs_are_compared_on_their_processor_only(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(processor, "STORED", tmp_path / "processor.txt")
+    assert processor.nbval_option() == "--nbval-lax", "nothing is known of the stored outputs"
+    processor.STORED.write_text("AVX9 Somebody\n")
+    assert processor.nbval_option() == "--nbval-lax"
+    ran = []
+    monkeypatch.setattr(build, "refresh", ran.append)
+    with pytest.raises(SystemExit, match="made on AVX9 Somebody, this is .*: refresh all"):
+        build.main(["--refresh", "--only", "00"])
+    assert not ran and build.main(["--refresh"]) == 0 and len(ran) == len(list(NOTEBOOKS.glob("*.ipynb")))
+    assert processor.STORED.read_text().strip() == processor.processor() and processor.nbval_option() == "--nbval"
+    assert build.main(["--refresh", "--only", "00"]) == 0
+
+
+def test_a_failed_refresh_changes_no_processor(monkeypatch, tmp_path):
+    def fail(notebook):
+        raise NotebookError("no")
+
+    monkeypatch.setattr(processor, "STORED", tmp_path / "processor.txt")
+    monkeypatch.setattr(build, "refresh", fail)
+    assert build.main(["--refresh"]) == 1 and not processor.STORED.exists()
+
+
+@pytest.mark.parametrize("folder", [NOTEBOOKS, BOOK / "results"])
+def test_every_figure_says_in_words_what_it_shows(folder):
+    pages = sorted(folder.glob("*.ipynb"))
+    cells = [(p.name, c) for p in pages for c in nbformat.read(p, 4).cells if c.cell_type == "code"]
+    drawn = [(name, c) for name, c in cells if any("image/png" in o.get("data", {}) for o in c.outputs)]
+    assert len({name for name, _ in drawn}) >= 10
+    dumb = [
+        (name, c.source) for name, c in drawn if len(c.metadata.get("mystnb", {}).get("image", {}).get("alt", "")) < 40
+    ]
+    assert not dumb
 
 
 def test_a_notebook_without_parameters_is_refused():

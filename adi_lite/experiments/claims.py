@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,8 +35,24 @@ class Judgement:
     margin: Interval
     number: int | None = None
 
+    @property
+    def lead(self) -> str:
+        """The margin with its interval."""
+        return f"{signed(self.margin.estimate)} [{signed(self.margin.low)}, {signed(self.margin.high)}]"
+
+    @property
+    def column(self) -> str:
+        """Which domain it is of, by number, as data sets call theirs differently."""
+        return AVERAGE if self.number is None else f"domain {self.number + 1}"
+
     def __str__(self) -> str:
-        return f"{self.outcome}, {self.margin.estimate:+.3f} [{self.margin.low:+.3f}, {self.margin.high:+.3f}]"
+        return f"{self.outcome}, {self.lead}"
+
+
+def signed(value: float, digits: int = 3) -> str:
+    """With its sign, but for what rounds to zero."""
+    text = f"{value:+.{digits}f}"
+    return text[1:] if float(text) == 0 else text
 
 
 def judge(
@@ -93,32 +109,22 @@ def _judge(claim: Claim, parts: Mapping, seeds: Mapping[str, np.ndarray], first:
 
 
 def claims_table(judgements: Mapping[str, list[Judgement]]) -> pd.DataFrame:
-    """A row for each claim and data set, a column for each domain and their average."""
-    rows = {}
-    for name, each in judgements.items():
-        for j in each:
-            rows.setdefault((j.claim.text, name), {})[j.domain] = str(j)
-    table = pd.DataFrame.from_dict(rows, orient="index")
-    table.index = pd.MultiIndex.from_tuples(rows, names=["claim", "data"])
-    domains = [c for c in table.columns if c != AVERAGE]
-    return table[[*domains, *([AVERAGE] if AVERAGE in table else [])]].fillna("–")
+    """A row for each claim and data set; columns are domains by number, and their average: outcome, margin, interval."""
+    return _by_claim(judgements, lambda j: f"{j.outcome}\n{j.lead}")
 
 
 def at_a_glance(judgements: Mapping[str, list[Judgement]]) -> pd.DataFrame:
-    """A row for each claim and data set; columns are domains by number, and their average: outcome and margin."""
+    """As :func:`claims_table`, in signs: outcome and margin."""
     mark = {HOLDS: "✓", OPEN: "?", REVERSED: "✗"}
+    return _by_claim(judgements, lambda j: f"{mark[j.outcome]} {signed(j.margin.estimate)}")
+
+
+def _by_claim(judgements: Mapping[str, list[Judgement]], cell: Callable[[Judgement], str]) -> pd.DataFrame:
     rows: dict[tuple[str, str], dict[str, str]] = {}
     for name, each in judgements.items():
         for j in each:
-            column = AVERAGE if j.number is None else f"domain {j.number + 1}"
-            rows.setdefault((j.claim.text, name), {})[column] = f"{mark[j.outcome]} {j.margin.estimate:+.3f}"
+            rows.setdefault((j.claim.text, name), {})[j.column] = cell(j)
     columns = sorted({c for row in rows.values() for c in row} - {AVERAGE})
     table = pd.DataFrame.from_dict(rows, orient="index")
     table.index = pd.MultiIndex.from_tuples(rows, names=["claim", "data"])
     return table.reindex(columns=[*columns, AVERAGE]).fillna("")
-
-
-def in_a_line(judgements: list[Judgement]) -> list[str]:
-    """Each claim's fate in one line: on average over its domains where there are several."""
-    last: dict[str, Judgement] = {j.claim.text: j for j in judgements}  # the average comes last
-    return [f"{text}: {j}" for text, j in last.items()]

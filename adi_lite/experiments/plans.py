@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 ProfileName = Literal["smoke", "quick", "full"]
@@ -19,6 +19,7 @@ class Profile:
         epochs: share of each configuration's epochs that is trained (at least one).
         changes: settings changed for every line alike, e.g. narrower.
         options: options of the data set's loader.
+        ks: cut-offs in the place of the plan's, where catalogues are small.
     """
 
     dataset: str
@@ -26,6 +27,7 @@ class Profile:
     epochs: float = 1.0
     changes: dict = field(default_factory=dict)
     options: dict = field(default_factory=dict)
+    ks: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,10 @@ class Plan:
         if name not in self.profiles:
             raise ValueError(f"unknown profile {name!r}; choose {', '.join(self.profiles)}")
         return self.profiles[name]
+
+    def at(self, name: str) -> Plan:
+        """The plan with the cut-offs of the profile."""
+        return replace(self, ks=self.profile(name).ks or self.ks)
 
     def row(self, label: str) -> Row:
         return next(r for r in self.rows if r.label == label)

@@ -52,10 +52,10 @@ class PlanResult:
         """Seeds of each neural line."""
         return self.plan.profile(self.profile).seeds
 
-    @property
-    def stands_in(self) -> bool:
-        """Whether a drawn sample stands in for real data, so that no figure says anything about the paper's."""
-        return "sample" in self.notes
+
+STAND_IN = "-sample"
+"""End of the name of a data set that was drawn where the real one is out of reach: no figure of it says anything about the
+paper's."""
 
 
 def run_plan(
@@ -85,7 +85,7 @@ def run_plan(
         MissingRunsError: ``train`` is False, and some run is not stored.
     """
     say = report or (lambda text: None)
-    size = plan.profile(profile)
+    plan, size = plan.at(profile), plan.profile(profile)
     content = {} if data is None else {"content": data_content(data)}
     data = load_for(size, say) if data is None else data
     store = store or Store(runs_folder() / profile, PUBLISHED / "runs" if profile == "full" else None)
@@ -168,14 +168,14 @@ def _jobs(plan: Plan, size: Profile, only: tuple[str, ...]) -> Iterator[tuple[Ro
     for seed in range(size.seeds):
         for row in rows:
             if not row.reference:
-                yield row, row_config(row, size, size.dataset.removesuffix("-sample"), seed)
+                yield row, row_config(row, size, size.dataset.removesuffix(STAND_IN), seed)
             elif seed == 0:
                 yield row, None
 
 
 def keys_of(plan: Plan, profile: str, data: MultiDomainDataset) -> list[dict]:
     """What each run of a plan on its own data set is known by; see :class:`~adi_lite.experiments.store.Store`."""
-    size = plan.profile(profile)
+    plan, size = plan.at(profile), plan.profile(profile)
     return [_key(plan, row, size, config, data) for row, config in _jobs(plan, size, ())]
 
 
@@ -210,7 +210,7 @@ def load_for(size: Profile, report: Report | None = None) -> MultiDomainDataset:
     try:
         return load_dataset(size.dataset, **wanted)
     except OutOfReachError as error:
-        stand_in = f"{size.dataset}-sample"
+        stand_in = size.dataset + STAND_IN
         if report is not None:
             report(
                 f"{error}\nA drawn sample stands in for {size.dataset!r}: the figures say nothing about the paper's."

@@ -43,7 +43,8 @@ def side_by_side(table: pd.DataFrame, digits: int = 3) -> pd.DataFrame:
             f"{r.mean:.{digits}f} ± {(r.high - r.low) / 2:.{digits}f}" for r in part.itertuples(index=False)
         ]
     shown = pd.DataFrame(columns, index=pd.Index(titles, name=None))
-    shown.columns = pd.MultiIndex.from_tuples(shown.columns)
+    both = table["paper"].notna().any()
+    shown.columns = pd.MultiIndex.from_tuples(shown.columns) if both else [domain for domain, _ in shown.columns]
     return shown
 
 
@@ -84,7 +85,8 @@ def best_on_average(table: pd.DataFrame, label: str, metric: str, *, among: tupl
 
 
 def orders(result: PlanResult, table: pd.DataFrame) -> pd.DataFrame:
-    """By domain, Kendall's tau-b between the paper's order of the methods and ours: 1 the same order, -1 reversed."""
+    """By domain, Kendall's tau-b between the paper's order of the methods and ours: 1 the same order, -1 reversed, NaN if
+    all of ours are equal."""
     rows = []
     printed = table.dropna(subset="paper")
     for domain in dict.fromkeys(printed["domain"]):
@@ -95,19 +97,20 @@ def orders(result: PlanResult, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def cost(result: PlanResult) -> pd.DataFrame:
-    """What each line took: parameters, epochs, and medians over seeds of training time and records/s."""
+    """What each line has: parameters of its networks and of its embedding tables, and epochs of training.
+
+    No times: the runs of a plan are made on different days and beside other work. Page 11 of the book has those.
+    """
     rows = {}
     for label, runs in result.runs.items():
-        about = [r.about for r in runs]
-        neural = about[0]["parameters"] is not None
-        rate = [np.median([e["records_per_second"] for e in a["epochs"]]) for a in about] if neural else [np.nan]
+        about = runs[0].about
+        neural = about["parameters"] is not None
         rows[result.plan.row(label).title] = {
-            "network parameters": about[0]["parameters"]["networks"] if neural else 0,
-            "embedding parameters": about[0]["parameters"]["embeddings"] if neural else 0,
-            "training, s": np.median([a["train_seconds"] for a in about]),
-            "records/s": np.median(rate),
+            "network parameters": about["parameters"]["networks"] if neural else 0,
+            "embedding parameters": about["parameters"]["embeddings"] if neural else 0,
+            "epochs": len({e["epoch"] for e in about["epochs"]}) if neural else np.nan,
         }
-    return pd.DataFrame(rows).T
+    return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def _paper(result: PlanResult, label: str, domain: str, metric: str) -> float:

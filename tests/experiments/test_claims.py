@@ -5,7 +5,8 @@ import pytest
 from scipy import stats
 
 from adi_lite.evaluation.results import Evaluation
-from adi_lite.experiments.claims import HOLDS, OPEN, REVERSED, at_a_glance, claims_table, in_a_line, judge
+from adi_lite.experiments.claims import HOLDS, OPEN, REVERSED, at_a_glance, claims_table, judge, signed
+from adi_lite.experiments.page import counted, verdict
 from adi_lite.experiments.plans import Claim, Plan, Row
 from adi_lite.experiments.runner import PlanResult
 from adi_lite.experiments.store import StoredRun
@@ -88,19 +89,25 @@ def test_chance_alone_seldom_holds():
 
 def test_lines_that_were_not_run_are_passed_over():
     result = result_of({"a": (0.1, 0.1), "b": (0.0, 0.0)}, (Claim("a beats z", "a", ("z",)),))
-    assert judge(result) == [] and in_a_line([]) == []
+    assert judge(result) == [] and verdict({"toy": []}) == ""
 
 
 def test_tables():
     claims = (Claim("a beats b", "a", ("b",)), Claim("b in B", "b", ("a",), (1,)))
     found = judge(result_of({"a": (0.1, 0.1), "b": (0.0, 0.0)}, claims))
     table = claims_table({"toy": found, "again": found[:3]})
-    assert list(table.columns) == ["A", "B", "average"] and len(table) == 3
-    assert table.loc[("b in B", "toy"), "A"] == "–" and table.loc[("b in B", "toy"), "B"].startswith("does not hold")
+    assert list(table.columns) == ["domain 1", "domain 2", "average"] and len(table) == 3
+    assert table.loc[("b in B", "toy")].tolist()[::2] == ["", ""]
+    assert table.loc[("b in B", "toy"), "domain 2"].startswith("does not hold\n-0.")
     glance = at_a_glance({"toy": found, "again": found[:3]})
     assert list(glance.columns) == ["domain 1", "domain 2", "average"]
     assert glance.loc[("a beats b", "again"), "domain 1"].startswith("✓ +0.")
     assert glance.loc[("b in B", "toy")].tolist()[::2] == ["", ""]
     assert glance.loc[("b in B", "toy"), "domain 2"].startswith("✗ -0.")
-    lines = in_a_line(found)
-    assert lines[0].startswith("a beats b: holds, +0.") and len(lines) == 2
+    lines = verdict({"toy": found}).splitlines()
+    assert lines[0].startswith("- toy: a beats b: **holds** (+0.") and len(lines) == 2
+    assert counted(found) == "1 holds, 0 are open, 1 does not hold"
+
+
+def test_zero_has_no_sign():
+    assert [signed(v) for v in (0.0, -0.0004, 0.0004, -0.0006, 0.1)] == ["0.000", "0.000", "0.000", "-0.001", "+0.100"]

@@ -23,9 +23,9 @@ def one_run(level, seed, neural=True):
         "d", ("s1", "s2", "s3"), "test", "candidates", False, np.repeat(np.arange(3), USERS), np.arange(3 * USERS),
         np.ones(3 * USERS, dtype=int), {METRIC: hit},
     )  # fmt: skip
-    epochs = [{"records_per_second": 100.0 * (seed + 1), "seconds": 1.0}] if neural else []
+    epochs = [{"epoch": 0}, {"epoch": 1}] if neural else []
     parameters = {"networks": 10, "embeddings": 20} if neural else None
-    about = {"epochs": epochs, "parameters": parameters, "train_seconds": 2.0 + seed, "peak_memory_mb": 5.0}
+    about = {"epochs": epochs, "parameters": parameters}
     return StoredRun(about, {"candidates": evaluation})
 
 
@@ -88,7 +88,7 @@ def test_side_by_side(table):
     row = table[(table["label"] == "adi") & (table["domain"] == "s1")].iloc[0]
     assert shown.loc["ADI", ("s1", "here")] == f"{row['mean']:.3f} ± {(row['high'] - row['low']) / 2:.3f}"
     without = side_by_side(table.assign(paper=np.nan), digits=2)
-    assert {c for _, c in without.columns} == {"here"}
+    assert list(without.columns) == ["s1", "s2", "s3", "average"], "no word on the paper's figures where there are none"
 
 
 def test_verdicts(table):
@@ -121,5 +121,4 @@ def test_cost(clear):
     table = cost(clear)
     assert isinstance(table, pd.DataFrame) and list(table.index) == ["ADI", "DNN", "PLE", "Popularity"]
     assert table.loc["ADI", "network parameters"] == 10 and table.loc["Popularity", "network parameters"] == 0
-    assert table.loc["ADI", "records/s"] == 150 and np.isnan(table.loc["Popularity", "records/s"])
-    assert table.loc["ADI", "training, s"] == 2.5
+    assert table.loc["ADI", "epochs"] == 2 and np.isnan(table.loc["Popularity", "epochs"])

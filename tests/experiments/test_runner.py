@@ -10,10 +10,11 @@ from adi_lite.data.download import DataFileError, OutOfReachError
 from adi_lite.data.xmarket_sample import load_xmarket_sample
 from adi_lite.evaluation.metrics import evaluate
 from adi_lite.experiments import runner
+from adi_lite.experiments.industrial import INDUSTRIAL, PROFILES_OF
 from adi_lite.experiments.named import reference_settings
 from adi_lite.experiments.plans import Plan, Profile, Row
 from adi_lite.experiments.references import build_reference
-from adi_lite.experiments.runner import MissingRunsError, load_for, row_config, run_plan, run_row
+from adi_lite.experiments.runner import STAND_IN, MissingRunsError, load_for, row_config, run_plan, run_row
 from adi_lite.training.trainer import fit
 
 SMALL = {"dim": 8, "out_dim": 8, "hidden": (8,), "batch_size": 1024, "epochs": 4}
@@ -87,7 +88,7 @@ def test_a_run_is_training_and_evaluating_by_hand():
     assert stored.about["metrics"]["candidates"]["average"] == by_hand.average()
     assert stored.about["notes"]["candidates"] == by_hand.describe()
     assert len(stored.about["epochs"]) == 2 and stored.about["parameters"]["networks"] > 0
-    assert result.domains == ("s2", "s3") and result.stands_in
+    assert result.domains == ("s2", "s3") and result.dataset.endswith(STAND_IN)
 
 
 @pytest.mark.parametrize(
@@ -181,3 +182,12 @@ def test_a_plan_is_read_without_training_only_when_all_its_runs_are_there(traini
     with pytest.raises(MissingRunsError, match="2 of 5 runs"):
         run_plan(smaller(seeds=2), "smoke", train=False)
     assert len(trainings) == done
+
+
+@pytest.mark.parametrize("name", PROFILES_OF)
+def test_no_cut_off_covers_a_small_catalogue(name):
+    size = PROFILES_OF[name]["smoke"]
+    smallest = min(len(c) for c in load_for(size).as_of("test").catalogues)
+    assert 2 * max(size.ks) < smallest
+    (plan,) = [p for p in INDUSTRIAL if p.name == f"table2-{name}"]
+    assert plan.at("smoke").metric == "recall@20" and plan.at("full").metric == "recall@500" and plan.at("full") == plan
