@@ -41,8 +41,10 @@ class NegativeSampler:
         self.catalogues = data.catalogues
         self._q: list[Tensor] = []  # (n_d,) float64, over the catalogue
         self._cdf: list[Tensor] = []
+        counts = None if kind == "uniform" else popularity(data)  # a pass over all records
         for domain, catalogue in enumerate(data.catalogues):
-            q = _proposal(kind, popularity(data, domain)[catalogue], alpha)
+            shown = torch.zeros(len(catalogue)) if counts is None else counts[domain, catalogue]
+            q = _proposal(kind, shown, alpha)
             self._q.append(q)
             self._cdf.append(torch.cumsum(q, 0))
 
@@ -64,13 +66,13 @@ class NegativeSampler:
         return torch.log(self.num_negatives * self.probability(domain, items)).float()
 
 
-def popularity(data: MultiDomainDataset, domain: int) -> Tensor:
-    """(num_items,) float64: training records of each item in ``domain``."""
-    counts = torch.zeros(data.num_items, dtype=torch.int64)
+def popularity(data: MultiDomainDataset) -> Tensor:
+    """(D, num_items) float64: training records of each item in each domain."""
+    counts = torch.zeros(data.num_domains * data.num_items, dtype=torch.int64)
     for part in data.train.chunks():
-        items = part.item[part.domain == domain]
-        counts.index_add_(0, items, torch.ones_like(items))
-    return counts.double()
+        place = part.domain * data.num_items + part.item
+        counts.index_add_(0, place, torch.ones_like(place))
+    return counts.view(data.num_domains, data.num_items).double()
 
 
 def in_batch_frequency(data: MultiDomainDataset) -> list[Tensor]:
@@ -80,7 +82,7 @@ def in_batch_frequency(data: MultiDomainDataset) -> list[Tensor]:
     ``count / (records - 1)``. An item that the domain never showed, which a pseudo-label may bring in, counts as shown
     once.
     """
-    counts = [popularity(data, d) for d in range(data.num_domains)]
+    counts = popularity(data).unbind(0)
     return [(c.clamp(min=1) / (c.sum() - 1).clamp(min=1)).clamp(max=1) for c in counts]
 
 

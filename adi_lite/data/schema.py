@@ -7,6 +7,7 @@ original ids are kept in two arrays. No Python object is made for a row.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -348,6 +349,15 @@ class MultiDomainDataset:
     def replace(self, **changes) -> MultiDomainDataset:
         """A copy with other parts, checked; a stamp does not hold for it."""
         return replace(self, **{"stamp": None, **changes})
+
+    def some_of(self, split: str, rows: Tensor) -> MultiDomainDataset:
+        """A copy with some records of a split. Part of what has been checked is not checked again, which on a packed data
+        set would read all of its records.
+        """
+        part, records = copy(self), self.split(split).take(rows)
+        object.__setattr__(part, split, records)
+        object.__setattr__(part, "stamp", None)
+        return part
 
     def only_domain(self, domain: int) -> MultiDomainDataset:
         """The same rows and ids, with the records of one domain only (for models trained one domain at a time).

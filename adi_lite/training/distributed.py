@@ -148,7 +148,7 @@ class DistributedRun(_Run):
             metric = self.config.train.metric
             k = int(metric.split("@")[1]) if "@" in metric else 10
             protocol = "candidates" if "valid" in data.candidates else "corpus"
-            found = evaluate(scorer, data.replace(valid=records.take(mine)), "valid", protocol=protocol, ks=(k,))
+            found = evaluate(scorer, data.some_of("valid", mine), "valid", protocol=protocol, ks=(k,))
             domain = torch.from_numpy(found.domain)
             sums[:, 0].index_add_(0, domain, torch.from_numpy(found.metrics[metric]))
             sums[:, 1] = torch.bincount(domain, minlength=data.num_domains)

@@ -40,7 +40,7 @@ def test_proposals_against_their_formulas(make_tiny):
     data = make_tiny(records=200)
     catalogue = data.catalogues[1].tolist()
     counts = [int(((data.train.domain == 1) & (data.train.item == v)).sum()) for v in catalogue]
-    assert popularity(data, 1)[catalogue].tolist() == counts
+    assert popularity(data)[1, catalogue].tolist() == counts
     n = len(catalogue)
     by_rank = sorted(range(n), key=lambda i: -counts[i])
     weight = [(c + 1) ** 0.6 for c in counts]

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from adi_lite.data import schema
 from adi_lite.data.schema import Candidates, Feature, Interactions, Ragged, Schema
 
 ragged_lists = st.lists(st.lists(st.integers(0, 9), max_size=4), min_size=1, max_size=8)
@@ -148,3 +149,15 @@ def test_splits_by_name(make_tiny):
         data.split("dev")
     assert len(Candidates(torch.arange(3), torch.zeros(3), torch.zeros(3, 4))) == 3
     assert isinstance(data.user_ids, np.ndarray)
+
+
+def test_some_records_of_a_split_are_not_checked_again(make_tiny, monkeypatch):
+    data = make_tiny()
+    monkeypatch.setattr(schema, "_check", lambda data: pytest.fail("checked again"))
+    mask = torch.zeros(len(data.train), dtype=torch.bool)
+    mask[::2] = True
+    part = data.some_of("train", mask)
+    assert part.train.item.tolist() == data.train.item[mask].tolist() and part.valid is data.valid
+    assert part.stamp is None and len(data.train) == len(mask), "the whole stays as it was"
+    with pytest.raises(ValueError, match="unknown split"):
+        data.some_of("trian", mask)
