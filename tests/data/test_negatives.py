@@ -90,7 +90,7 @@ def test_a_tail_beside_one_enormous_head_is_reached(make_tiny, monkeypatch):
     n = 100_001
     counts = torch.zeros(n, dtype=torch.float64)
     counts[0] = 1e12
-    monkeypatch.setattr(negatives, "popularity", lambda data, domain: counts)
+    monkeypatch.setattr(negatives, "popularity", lambda data: counts.expand(data.num_domains, n))
     tiny = make_tiny()
     item = (type(tiny.schema.item[0])("item_id", "categorical", n + 1),)
     data = tiny.replace(
