@@ -116,7 +116,7 @@ def padded(history: Ragged, users: Tensor, target: Tensor | None, length: int) -
     past = history.take(users)
     row = past.row_of_value()
     keep = torch.ones(len(row), dtype=torch.bool) if target is None else past.values != target[row]
-    row, codes = row[keep], past.values[keep] + 1
+    row, codes = row[keep], past.values[keep].long() + 1
     counts = torch.bincount(row, minlength=len(users))
     place = torch.arange(len(row)) - (counts.cumsum(0) - counts)[row] - (counts - length).clamp(min=0)[row]
     out = torch.zeros(len(users), length, dtype=torch.int64)

@@ -1,6 +1,7 @@
 """Two-tower models of torch-rechub, trained by its ``MatchTrainer`` over its own data loader.
 
-It has no domains: the domain is one more feature of both towers, so that its models know what ADI knows.
+It has no domains: the domain is one more feature of both towers, and of features by domain they read the value of the
+record's, so that its models know what ADI knows (``youtube_dnn`` of items the id only: it has no item tower).
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from adi_lite.data.batches import HISTORY, Bag, InputBuilder, Side
 from adi_lite.data.schema import MultiDomainDataset
+from adi_lite.models.two_tower import ITEM_ID
 from benchmarks.learners import Learner, VectorScorer, padded
 from benchmarks.peers import MissingPackageError
 
@@ -37,7 +40,7 @@ def learner(
         MissingPackageError: torch-rechub is not installed.
     """
     try:
-        from torch_rechub.basic.features import SequenceFeature, SparseFeature
+        from torch_rechub.basic.features import DenseFeature, SequenceFeature, SparseFeature
         from torch_rechub.models.matching import DSSM, YoutubeDNN
         from torch_rechub.trainers import MatchTrainer
         from torch_rechub.utils.data import MatchDataGenerator
@@ -45,28 +48,38 @@ def learner(
         raise MissingPackageError("torch-rechub", error) from error
 
     torch.manual_seed(seed)
-    items, domains = data.num_items + 1, data.num_domains
-    user = [
-        SparseFeature("user_id", len(data.user_ids), width),
-        SparseFeature("user_domain", domains, width),
-        SequenceFeature("history", items, width, pooling="mean", shared_with="item_id", padding_idx=0),
-    ]
+    history = SequenceFeature("history", data.num_items + 1, width, pooling="mean", shared_with=ITEM_ID, padding_idx=0)
+
+    def features(side: Side) -> list:
+        schema = getattr(data.schema, side)
+        out = [SparseFeature(f.name, f.size, width) for f in schema if f.kind == "categorical"]
+        bags = [f for f in schema if f.kind == "bag"]
+        out += [SequenceFeature(f.name, f.size + 1, width, pooling="mean", padding_idx=0) for f in bags]
+        out += [DenseFeature(f.name, f.size) for f in schema if f.kind == "dense"]
+        return [*out, SparseFeature(f"{side}_domain", data.num_domains, width)]
+
+    user = [*features("user"), history]
     tower = {"dims": [width, width], "activation": "relu", "dropout": 0.0}
     if model == "youtube_dnn":
-        item = [SparseFeature("item_id", items, width, padding_idx=0)]
-        negative = [SequenceFeature("negatives", items, width, pooling="concat", shared_with="item_id", padding_idx=0)]
-        net = YoutubeDNN(user, item, negative, tower, temperature=0.15)
+        item = [SparseFeature(ITEM_ID, data.num_items + 1, width, padding_idx=0)]
+        negative = SequenceFeature(
+            "negatives", data.num_items + 1, width, pooling="concat", shared_with=ITEM_ID, padding_idx=0
+        )
+        net = YoutubeDNN(user, item, [negative], tower, temperature=0.15)
     else:
-        item = [SparseFeature("item_id", items, width, padding_idx=0), SparseFeature("item_domain", domains, width)]
-        net = DSSM(user, item, tower, tower)
+        net = DSSM(user, features("item"), tower, tower)
     trainer = MatchTrainer(
         net, mode=2, in_batch_neg=model == "dssm", optimizer_params={"lr": 3e-3}, device="cpu", n_epoch=1
     )
-    x = _columns(data, max_history)
+    train = data.train
+    x = _columns(data, "user", train.user, train.domain, max_history, train.item)
+    x |= _columns(data, "item", train.item, train.domain)
     if model == "youtube_dnn":
         x["negatives"] = _negatives(data, row_negatives, seed)
+    x = {name: values.numpy() for name, values in x.items()}
     y = np.zeros(len(data.train), dtype=np.int64)
-    loader = MatchDataGenerator(x, y).generate_dataloader({"user_id": y[:1]}, {"item_id": y[:1]}, batch_size, 0)[0]
+    first = {ITEM_ID: y[:1]}  # of loaders that are not used
+    loader = MatchDataGenerator(x, y).generate_dataloader(first, first, batch_size, 0)[0]
 
     def epoch() -> int:
         with contextlib.redirect_stderr(io.StringIO()):  # its progress bar
@@ -83,38 +96,46 @@ def learner(
     def scorer() -> VectorScorer:
         net.eval()
         return VectorScorer(
-            lambda users, d: vectors(
-                "user",
-                {
-                    "user_id": users,
-                    "user_domain": torch.full_like(users, d),
-                    "history": padded(data.history, users, None, max_history),
-                },
-            ),
-            lambda rows, d: vectors("item", {"item_id": rows + 1, "item_domain": torch.full_like(rows, d)}),
+            lambda users, d: vectors("user", _columns(data, "user", users, torch.full_like(users, d), max_history)),
+            lambda rows, d: vectors("item", _columns(data, "item", rows, torch.full_like(rows, d))),
             data,
         )
 
     return Learner(epoch, scorer, f"{row_negatives}, of the row, drawn once" if model == "youtube_dnn" else "in-batch")
 
 
-def _columns(data: MultiDomainDataset, max_history: int) -> dict[str, np.ndarray]:
-    train = data.train
-    domain = train.domain.numpy()
-    return {
-        "user_id": train.user.numpy(),
-        "user_domain": domain,
-        "history": padded(data.history, train.user, train.item, max_history).numpy(),
-        "item_id": train.item.numpy() + 1,
-        "item_domain": domain,
-    }
+def _columns(
+    data: MultiDomainDataset,
+    side: Side,
+    rows: Tensor,
+    domain: Tensor,
+    max_history: int = 0,
+    target: Tensor | None = None,
+) -> dict[str, Tensor]:
+    """What a tower reads for ``rows`` (n,) of users or items in ``domain`` (n,): a column a feature, bags padded with 0."""
+    counts = (len(rows),)  # all at once: these towers do not ask which rows are of which domain
+    inputs = InputBuilder(data)
+    read = inputs.items(rows, domain, counts) if side == "item" else inputs.users(rows, domain, counts)
+    out = {n: _padded(v) if isinstance(v, Bag) else v for n, v in read.features.items() if n != HISTORY}
+    out[f"{side}_domain"] = domain
+    if side == "user":
+        out["history"] = padded(data.history, rows, target, max_history)
+    return out
 
 
-def _negatives(data: MultiDomainDataset, number: int, seed: int) -> np.ndarray:
+def _padded(bag: Bag) -> Tensor:
+    """(n, longest) codes + 1 of each row, then zeros."""
+    lengths = bag.offsets[1:] - bag.offsets[:-1]
+    out = torch.zeros(len(lengths), max(1, int(lengths.max())), dtype=torch.int64)
+    out[torch.arange(out.shape[1]) < lengths.unsqueeze(1)] = bag.codes + 1
+    return out
+
+
+def _negatives(data: MultiDomainDataset, number: int, seed: int) -> Tensor:
     """(records, number) codes, uniform over the catalogue of the record's domain."""
     rng, domain = np.random.default_rng(seed), data.train.domain.numpy()
     out = np.empty((len(domain), number), dtype=np.int64)
     for d, catalogue in enumerate(data.catalogues):
         rows = domain == d
         out[rows] = catalogue.numpy()[rng.integers(0, len(catalogue), (rows.sum(), number))] + 1
-    return out
+    return torch.from_numpy(out)
