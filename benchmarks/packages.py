@@ -85,7 +85,7 @@ def main(argv: list[str] | None = None) -> None:
         print(json.dumps({"peak_mib": peak_of_this_process_mib()}))
         return
     console = Console(stderr=True)
-    data = load_dataset(args.dataset)
+    data = _load(args)
     result: dict[str, object] = {"about": _about(args, data)}
     with contextlib.redirect_stdout(sys.stderr):  # packages print as they train; standard output is the JSON object
         if "speed" in args.parts:
@@ -102,7 +102,8 @@ def main(argv: list[str] | None = None) -> None:
                 learner = SIDES[name].build(data, args.width, args.batch_size)
                 limits = {"max_epochs": args.max_epochs, "max_seconds": args.max_seconds}
                 result["recall"][name] = seconds_to_recall(learner, data, args.target, **limits)
-    finish(result, args.out, *([published("packages")] if args.publish else []))
+    name = "packages" if args.dataset == "xmarket" else f"packages_{args.dataset}"
+    finish(result, args.out, *([published(name)] if args.publish else []))
     _show(result, console)
 
 
@@ -138,14 +139,18 @@ def speed(data: MultiDomainDataset, args: argparse.Namespace) -> dict[str, dict]
 def _memory(name: str, args: argparse.Namespace) -> float:
     """Peak resident memory in MiB of a process that prepares the same records and trains one epoch."""
     words = ["benchmarks.packages", "--side", name, "--dataset", args.dataset]
-    for option in ("records", "batch_size", "width", "threads"):
+    for option in ("preset", "records", "batch_size", "width", "threads"):
         words += [f"--{option.replace('_', '-')}", str(getattr(args, option))]
     return peak_of_module_mib(*words)
 
 
 def _train(name: str, args: argparse.Namespace) -> None:
-    data = load_dataset(args.dataset)
+    data = _load(args)
     SIDES[name].build(_part(name, data, args), args.width, args.batch_size).epoch()
+
+
+def _load(args: argparse.Namespace) -> MultiDomainDataset:
+    return load_dataset(args.dataset, **({"preset": args.preset} if args.dataset == "simulator" else {}))
 
 
 def _part(name: str, data: MultiDomainDataset, args: argparse.Namespace) -> MultiDomainDataset:
@@ -170,6 +175,7 @@ def _about(args: argparse.Namespace, data: MultiDomainDataset) -> dict[str, obje
         "batch_size": args.batch_size,
         "width": args.width,
         "rounds": args.rounds,
+        "features": {"user": len(data.schema.user), "item": len(data.schema.item)},
     }
 
 
@@ -214,6 +220,7 @@ def _show(result: dict, console: Console) -> None:
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m benchmarks.packages", description=__doc__)
     parser.add_argument("--dataset", choices=sorted(DATASETS), default="xmarket", help="default %(default)s")
+    parser.add_argument("--preset", default="full", help="size of the simulator's log (default %(default)s)")
     parser.add_argument(
         "--sides", nargs="+", choices=SIDES, default=tuple(SIDES), metavar="SIDE", help=", ".join(SIDES)
     )
@@ -234,7 +241,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.smoke:
         args.records, args.rounds, args.batch_size, args.width = 256, 1, 64, 8
-        args.max_epochs, args.max_seconds = 2, 5.0
+        args.max_epochs, args.max_seconds, args.preset = 2, 5.0, "smoke"
     for name in ("records", "rounds", "batch_size", "width", "threads", "max_epochs"):
         if getattr(args, name) < 1:
             parser.error(f"--{name.replace('_', '-')} must be at least 1, got {getattr(args, name)}")
