@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.ticker import LogLocator
 
 from adi_lite.evaluation.significance import AVERAGE
@@ -81,11 +82,8 @@ def heatmap(table: pd.DataFrame, ax: Axes, colours: dict[str, str], label: str) 
         colours: colour of a feature's name, where it has one.
     """
     values = table.to_numpy()
-    low, top = values.min(), values.max()
-    image = ax.imshow(values, cmap="Greys", aspect="auto", vmin=low, vmax=top)
-    for i, j in np.ndindex(values.shape):
-        dark = values[i, j] > low + 0.6 * (top - low)
-        ax.text(j, i, f"{values[i, j]:.2f}", ha="center", va="center", fontsize=7, color="white" if dark else "black")
+    image = ax.imshow(values, cmap="Greys", aspect="auto")
+    _write_numbers(image, values, "z.2f", fontsize=8)
     ax.set_xticks(range(len(table.columns)), table.columns)
     ax.set_yticks(range(len(table)), table.index, fontsize=8)
     for tick in ax.get_yticklabels():
@@ -93,6 +91,16 @@ def heatmap(table: pd.DataFrame, ax: Axes, colours: dict[str, str], label: str) 
             tick.set_color(colours[tick.get_text()])
             tick.set_fontweight("bold")
     ax.figure.colorbar(image, ax=ax, label=label, shrink=0.8)
+
+
+def _write_numbers(image: AxesImage, numbers: np.ndarray, form: str, **style: object) -> None:
+    """Numbers in the cells of an image, (rows, columns), each in black or white, whichever stands out more (WCAG 2)."""
+    coded = image.to_rgba(image.get_array())[..., :3]
+    linear = np.where(coded <= 0.04045, coded / 12.92, ((coded + 0.055) / 1.055) ** 2.4)  # of sRGB
+    light = linear @ np.array([0.2126, 0.7152, 0.0722])
+    for i, j in np.ndindex(numbers.shape):
+        colour = "black" if light[i, j] > 0.179 else "white"  # there the two contrasts are equal
+        image.axes.text(j, i, format(numbers[i, j], form), ha="center", va="center", color=colour, **style)
 
 
 def waterfall(table: pd.DataFrame, steps: list[str], references: list[str], metric: str) -> Figure:
@@ -139,10 +147,9 @@ def overlaps(table: pd.DataFrame, column: str, ax: Axes) -> None:
     for row in table.itertuples():
         i, j = names.index(row.domain), names.index(row.other_domain)
         matrix[i, j] = matrix[j, i] = getattr(row, column)
-    ax.imshow(np.log1p(matrix), cmap="Blues")
-    for i, j in np.ndindex(matrix.shape):
-        dark = np.log1p(matrix[i, j]) > 0.7 * np.log1p(matrix).max()
-        ax.text(j, i, f"{matrix[i, j]:,.0f}", ha="center", va="center", color="white" if dark else "black")
+    shade = np.log1p(matrix)
+    image = ax.imshow(shade, cmap="Blues", vmin=0, vmax=max(shade.max(), 1))  # from 0: the smallest may be large
+    _write_numbers(image, matrix, ",.0f")
     ax.set_xticks(range(len(names)), names)
     ax.set_yticks(range(len(names)), names)
     ax.set_title(f"shared {column}")
