@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
-from matplotlib.ticker import LogLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 from adi_lite.evaluation.significance import AVERAGE
 
@@ -17,13 +17,19 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 MARKERS = ("o", "s", "^", "D")
 
 
-def _line_style(i: int) -> dict[str, str]:
+def line_style(i: int) -> dict[str, str]:
     """Colour, marker and dashes of the i-th line of a figure, told apart in grey as well."""
     return {
         "color": (*COLOURS, "#000000")[i % 5],
         "marker": (*MARKERS, "x")[i % 5],
         "linestyle": ("-", "--", "-.", ":")[i % 4],
     }
+
+
+def _reach(part: pd.DataFrame) -> np.ndarray:
+    """Lengths of the intervals below and above the means of shares, (2, rows), cut where a share ends: at 0 and 1."""
+    reach = np.stack([part["mean"] - part["low"].clip(lower=0), part["high"].clip(upper=1) - part["mean"]])
+    return reach.clip(min=0)  # a mean of ones may be rounded to more than 1
 
 
 def dots(table: pd.DataFrame, metric: str) -> Figure:
@@ -36,14 +42,24 @@ def dots(table: pd.DataFrame, metric: str) -> Figure:
     place = np.arange(len(titles))[::-1]
     for ax, domain in zip(np.atleast_1d(axes), domains, strict=True):
         part = table[table["domain"] == domain].set_index("title").loc[titles]
-        error = np.stack([part["mean"] - part["low"], part["high"] - part["mean"]])
-        ax.errorbar(part["mean"], place, xerr=error, fmt="o", color=COLOURS[0], capsize=3, label="here, 95 % interval")
+        ax.errorbar(
+            part["mean"],
+            place,
+            xerr=_reach(part),
+            fmt="o",
+            markersize=5,
+            color=COLOURS[0],
+            capsize=3,
+            label="here, 95 % interval",
+        )
         if table["paper"].notna().any():
             ax.plot(part["paper"], place, "x", color=COLOURS[1], markersize=7, mew=2, label="paper")
         ax.set_title(domain)
         ax.set_xlabel(metric)
+        ax.xaxis.set_major_locator(MaxNLocator(3, steps=(1, 2, 5, 10)))
         ax.grid(axis="x", alpha=0.3)
     np.atleast_1d(axes)[0].set_yticks(place, titles)
+    np.atleast_1d(axes)[0].set_ylim(-0.6, len(titles) - 0.4)  # or the dots of few lines lie on the frame
     handles, labels = np.atleast_1d(axes)[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
     return figure
@@ -54,6 +70,8 @@ def by_number(table: pd.DataFrame, lines: dict[str, dict[int, str]], metric: str
 
     Args:
         lines: for each line of the figure, the label of the table's row at each number.
+        xlabel: what is counted, for all panels; it says so where lines count different things. In the paper's Figure 3
+            that is ``shared networks K (MMoE: K + 3 experts)``, since MMoE has no networks of a domain's own.
     """
     domains = list(dict.fromkeys(table["domain"]))
     figure, axes = plt.subplots(1, len(domains), figsize=(2.4 * len(domains) + 1, 3.0), layout="constrained")
@@ -61,16 +79,15 @@ def by_number(table: pd.DataFrame, lines: dict[str, dict[int, str]], metric: str
         part = table[table["domain"] == domain].set_index("label")
         for i, (name, at) in enumerate(lines.items()):
             own = part.loc[list(at.values())]
-            error = np.stack([own["mean"] - own["low"], own["high"] - own["mean"]])
-            x = np.array(list(at)) + 0.08 * (i - (len(lines) - 1) / 2)  # so that intervals do not cover each other
-            ax.errorbar(x, own["mean"], yerr=error, capsize=2, label=name, **_line_style(i))
+            x = np.array(list(at)) + 0.12 * (i - (len(lines) - 1) / 2)  # so that intervals do not cover each other
+            ax.errorbar(x, own["mean"], yerr=_reach(own), capsize=2, markersize=5, label=name, **line_style(i))
         ax.set_title(domain)
-        ax.set_xlabel(xlabel)
         ax.set_xticks(list(next(iter(lines.values()))))
         ax.grid(alpha=0.3)
     np.atleast_1d(axes)[0].set_ylabel(f"{metric}, 95 % intervals")
+    figure.supxlabel(xlabel, fontsize="medium")
     handles, labels = np.atleast_1d(axes)[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(lines), frameon=False)
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(lines), frameon=False)
     return figure
 
 
@@ -125,9 +142,7 @@ def waterfall(table: pd.DataFrame, steps: list[str], references: list[str], metr
         )
         change = f"{means[i]:.3f}" if i == 0 else f"{means[i]:.3f} ({gain:+.3f})"
         ax.text(max(means[i], before[i]) + 0.006, y, change, va="center", fontsize=8, bbox=label, zorder=3)
-    ax.errorbar(
-        means, place, xerr=np.stack([means - part["low"], part["high"] - means]), fmt="none", color="black", capsize=2
-    )
+    ax.errorbar(means, place, xerr=_reach(part), fmt="none", color="black", capsize=2)
     for reference, style in zip(references, ("-", "--", "-.", ":"), strict=False):
         value = average.loc[reference, "mean"]
         ax.axvline(
@@ -167,7 +182,7 @@ def by_the_hour(hourly: pd.DataFrame, titles: list[str], metric: str) -> Figure:
     for ax, domain in zip(np.atleast_1d(axes), domains, strict=True):
         for i, title in enumerate(titles):
             own = hourly[(hourly["domain"] == domain) & (hourly["title"] == title)].groupby("hour")[metric].mean()
-            ax.plot(own.index, own.to_numpy(), markersize=4, label=title, **_line_style(i))
+            ax.plot(own.index, own.to_numpy(), markersize=4, label=title, **line_style(i))
         ax.set_title(domain)
         ax.set_xlabel("hour of the day")
         ax.set_xticks(range(0, 25, 6))
@@ -193,7 +208,7 @@ def growth(parts: dict[str, dict], titles: dict[str, str]) -> Figure:
     for ax, (name, part) in zip(axes.flat, parts.items(), strict=False):
         x = [int(v) for v in part["points"]]
         for label, slope in part["slope_of_cpu_time"].items():
-            styles.setdefault(label, _line_style(len(styles)))
+            styles.setdefault(label, line_style(len(styles)))
             y = [p[label]["cpu_ms_per_step"] for p in part["points"].values()]
             ax.plot(x, y, **styles[label], label=label)
             ax.annotate(f" {slope:.2f}", (x[-1], y[-1]), va="center", fontsize=7)

@@ -1,12 +1,15 @@
 """Figures that can be read: what is drawn is what a table says, numbers stand out, nothing runs together or is cut off."""
 
+from itertools import pairwise
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import to_rgb
+from matplotlib.text import Text
 
-from adi_lite.experiments.plots import heatmap, overlaps
+from adi_lite.experiments.plots import by_number, dots, heatmap, overlaps
 
 
 @pytest.fixture(autouse=True)
@@ -30,6 +33,54 @@ def contrasts(ax):
         both = sorted((light(text.get_color()), light(image.to_rgba(image.get_array())[i, j, :3])))
         found.append((both[1] + 0.05) / (both[0] + 0.05))
     return found
+
+
+def texts(figure):
+    """Everything written on a figure, drawn, as (text, box in pixels)."""
+    figure.canvas.draw()
+    beyond = [t.label1 for axis in axes_of(figure) for t in axis.get_major_ticks() if t not in ticks_of(axis)]
+    every = [t for t in figure.findobj(Text) if t.get_visible() and t.get_text().strip() and t not in beyond]
+    return [(t.get_text(), t.get_window_extent()) for t in every]
+
+
+def axes_of(figure):
+    """The x and y axes of every panel."""
+    return [axis for ax in figure.axes for axis in (ax.xaxis, ax.yaxis)]
+
+
+def ticks_of(axis):
+    """The ticks of an axis that are drawn: matplotlib keeps some beyond its ends."""
+    low, high = sorted(axis.get_view_interval())
+    return [t for t in axis.get_major_ticks() if low <= t.get_loc() <= high and t.label1.get_visible()]
+
+
+def outside(figure):
+    """What does not lie on the figure."""
+    frame = figure.bbox
+    return [t for t, b in texts(figure) if b.x0 < frame.x0 or b.x1 > frame.x1 or b.y0 < frame.y0 or b.y1 > frame.y1]
+
+
+def run_together(figure):
+    """Neighbours along an axis that touch, or lie less than 3 pixels apart."""
+    figure.canvas.draw()
+    found = []
+    for axis in axes_of(figure):
+        labels = [t.label1 for t in ticks_of(axis) if t.label1.get_text()]
+        boxes = [(label.get_text(), label.get_window_extent()) for label in labels]
+        side = 0 if axis.axis_name == "x" else 1
+        boxes.sort(key=lambda b: b[1].min[side])
+        found += [(a, b) for (a, one), (b, other) in pairwise(boxes) if other.min[side] < one.max[side] + 3]
+    return found
+
+
+def summary(means, reach=0.01, paper=np.nan):
+    """A summary of (domains, lines), intervals of ``reach`` to both sides."""
+    rows = [
+        (f"line_{i}", f"Line {i}", f"D{d}", mean, mean - reach, mean + reach, paper)
+        for d, of_domain in enumerate(means)
+        for i, mean in enumerate(of_domain)
+    ]
+    return pd.DataFrame(rows, columns=["label", "title", "domain", "mean", "low", "high", "paper"])
 
 
 def shared(counts):
@@ -63,3 +114,46 @@ def test_weights_stand_out_from_their_cells():
     assert min(contrasts(ax)) >= 4.5
     assert ax.texts[0].get_text() == "0.00", "no minus before a zero"
     assert ax.get_yticklabels()[0].get_color() == "#0072B2"
+
+
+@pytest.mark.parametrize("width", [0.0006, 0.004, 0.05, 0.6])
+@pytest.mark.parametrize("start", [0.0, 0.11, 0.3575])
+def test_dots_of_any_range_have_ticks_apart(start, width):
+    means = start + width * np.linspace(0, 0.9, 12).reshape(4, 3)
+    figure = dots(summary(means, width / 10), "Recall@500")
+    assert not run_together(figure) and not outside(figure)
+    assert all(len(ticks_of(ax.xaxis)) >= 2 for ax in figure.axes)
+
+
+def test_dots_of_few_lines_lie_off_the_frame():
+    figure = dots(summary([[0.5, 0.6, 0.55]], paper=0.4), "Recall@500")
+    (ax,) = figure.axes
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["Line 0", "Line 1", "Line 2"], "from the top"
+    assert list(ax.get_yticks()) == [2, 1, 0] and ax.get_ylim() == (-0.6, 2.6)
+    assert {t.get_text() for t in figure.legends[0].get_texts()} == {"paper", "here, 95 % interval"}
+
+
+def ends(figure):
+    """Ends of all intervals of a figure."""
+    (ax,) = figure.axes
+    return np.array([line.get_segments() for bars in ax.containers for line in bars[2]]).reshape(-1, 2, 2)
+
+
+def test_intervals_of_shares_end_at_0_and_1():
+    table = summary([[0.02, 0.5, 0.99]], 0.05)
+    sideways = ends(dots(table, "Recall@10"))[..., 0]
+    assert sideways.ravel().tolist() == pytest.approx([0, 0.07, 0.45, 0.55, 0.94, 1])
+    lines = {"one": {1: "line_0", 2: "line_1"}, "other": {1: "line_1", 2: "line_2"}}
+    figure = by_number(table, lines, "Recall@10", "shared networks K (MMoE: K + 3 experts)")
+    assert ends(figure)[..., 1].ravel().tolist() == pytest.approx([0, 0.07, 0.45, 0.55, 0.45, 0.55, 0.94, 1])
+
+
+def test_lines_over_a_number():
+    lines = {"one": {1: "line_0", 2: "line_1"}, "other": {1: "line_1", 2: "line_2"}}
+    figure = by_number(summary([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]]), lines, "Recall@10", "networks K")
+    assert [t for t, _ in texts(figure)].count("networks K") == 1, "one for all panels"
+    assert not run_together(figure) and not outside(figure)
+    first = [line for line in figure.axes[0].lines if line.get_linestyle() != "None"]
+    assert first[0].get_marker() != first[1].get_marker() and first[0].get_linestyle() != first[1].get_linestyle()
+    boxes = dict(texts(figure))
+    assert not boxes["networks K"].overlaps(figure.legends[0].get_window_extent())
