@@ -14,6 +14,8 @@ from adi_lite.evaluation.significance import AVERAGE
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 """Four of the Okabe-Ito palette, of different lightness."""
+LIGHT = "#56B4E9"
+"""Of bars: lines and numbers on it can be read."""
 MARKERS = ("o", "s", "^", "D")
 
 
@@ -121,7 +123,8 @@ def _write_numbers(image: AxesImage, numbers: np.ndarray, form: str, **style: ob
 
 
 def waterfall(table: pd.DataFrame, steps: list[str], references: list[str], metric: str) -> Figure:
-    """From the first step to the last: bars from each step's average to the next; references as lines.
+    """From the first step to the last: bars from each step's average to the next, its figures at the right, in a column
+    that no line crosses; references as lines.
 
     Args:
         table: a summary; its average over domains is drawn.
@@ -132,16 +135,11 @@ def waterfall(table: pd.DataFrame, steps: list[str], references: list[str], metr
     figure, ax = plt.subplots(figsize=(7.5, 0.36 * len(steps) + 1.8), layout="constrained")
     place = np.arange(len(steps))[::-1]
     means = part["mean"].to_numpy()
-    label = {"facecolor": "white", "edgecolor": "none", "pad": 0.6, "alpha": 0.85}
-    before = np.concatenate([[0.0], means[:-1]])
-    for i, y in enumerate(place):
-        gain = means[i] - before[i]
-        colour = "#999999" if i == 0 else COLOURS[0] if gain >= 0 else COLOURS[1]
-        ax.barh(
-            y, gain, left=before[i], color=colour, edgecolor="black", linewidth=0.5, hatch="" if gain >= 0 else "///"
-        )
-        change = f"{means[i]:.3f}" if i == 0 else f"{means[i]:.3f} ({gain:+.3f})"
-        ax.text(max(means[i], before[i]) + 0.006, y, change, va="center", fontsize=8, bbox=label, zorder=3)
+    gains = np.diff(means, prepend=0.0)
+    for i, (y, gain) in enumerate(zip(place, gains, strict=True)):
+        colour = "#999999" if i == 0 else LIGHT if gain >= 0 else COLOURS[1]
+        hatch = "" if gain >= 0 else "///"
+        ax.barh(y, gain, left=means[i] - gain, color=colour, edgecolor="black", linewidth=0.5, hatch=hatch)
     ax.errorbar(means, place, xerr=_reach(part), fmt="none", color="black", capsize=2)
     for reference, style in zip(references, ("-", "--", "-.", ":"), strict=False):
         value = average.loc[reference, "mean"]
@@ -149,8 +147,15 @@ def waterfall(table: pd.DataFrame, steps: list[str], references: list[str], metr
             value, color="black", linestyle=style, linewidth=1, label=f"{average.loc[reference, 'title']} {value:.3f}"
         )
     ax.set_yticks(place, part["title"])
-    ax.set_xlim(0, max(average["high"].max() * 1.2, 0.1))
-    ax.set_xlabel(f"{metric}, average over domains")
+    ax.set_ylim(-0.7, len(steps) - 0.3)
+    ax.grid(axis="y", alpha=0.3)
+    ax.set_axisbelow(True)
+    right = ax.secondary_yaxis("right")
+    changes = [f"{mean:.3f} ({gain:+.3f})" for mean, gain in zip(means[1:], gains[1:], strict=True)]
+    right.set_yticks(place, [f"{means[0]:.3f}", *changes], fontsize=8)
+    right.tick_params(length=0)
+    ax.set_xlim(0, max(average["high"].max() * 1.05, 0.1))
+    ax.set_xlabel(f"{metric}, average over domains, with 95 % intervals")
     figure.legend(loc="outside lower center", ncols=4, frameon=False)
     return figure
 
@@ -234,7 +239,7 @@ def bars(values: pd.Series, xlabel: str, reference: float | None = None, referen
     """Horizontal bars with their numbers, and a dashed line at ``reference``."""
     figure, ax = plt.subplots(figsize=(7, 0.34 * len(values) + 1.0), layout="constrained")
     place = np.arange(len(values))[::-1]
-    ax.barh(place, values, color="#56B4E9", edgecolor="black")
+    ax.barh(place, values, color=LIGHT, edgecolor="black")
     for y, value in zip(place, values, strict=True):
         ax.text(value, y, f" {value:,.0f}" if value >= 100 else f" {value:.2f}", va="center", fontsize=8)
     if reference is not None:

@@ -9,7 +9,7 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 
-from adi_lite.experiments.plots import by_number, dots, heatmap, overlaps
+from adi_lite.experiments.plots import by_number, dots, heatmap, overlaps, waterfall
 
 
 @pytest.fixture(autouse=True)
@@ -157,3 +157,20 @@ def test_lines_over_a_number():
     assert first[0].get_marker() != first[1].get_marker() and first[0].get_linestyle() != first[1].get_linestyle()
     boxes = dict(texts(figure))
     assert not boxes["networks K"].overlaps(figure.legends[0].get_window_extent())
+
+
+def test_a_waterfall_says_each_step_beside_it():
+    table = summary([[0.5, 0.65, 0.6, 0.9]]).assign(domain="average")
+    steps, references = ["line_0", "line_1", "line_2"], ["line_3"]
+    figure = waterfall(table, steps, references, "Recall@10")
+    assert not run_together(figure) and not outside(figure)
+    (ax,) = figure.axes
+    bars = [(p.get_x(), p.get_width()) for p in ax.patches]
+    assert np.allclose(bars, [(0, 0.5), (0.5, 0.15), (0.65, -0.05)])
+    assert [bool(p.get_hatch()) for p in ax.patches] == [False, False, True], "hatched where it takes away"
+    (right,) = ax.child_axes
+    assert [t.get_text() for t in right.get_yticklabels()] == ["0.500", "0.650 (+0.150)", "0.600 (-0.050)"]
+    assert list(right.get_yticks()) == list(ax.get_yticks()) and right.get_ylim() == ax.get_ylim()
+    edge = ax.get_window_extent().x1
+    assert all(t.get_window_extent().x0 > edge for t in right.get_yticklabels()), "where no line crosses them"
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["Line 3 0.900"]
