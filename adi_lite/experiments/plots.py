@@ -16,6 +16,8 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 """Four of the Okabe-Ito palette, of different lightness."""
 LIGHT = "#56B4E9"
 """Of bars: lines and numbers on it can be read."""
+_BOX = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
+"""Behind numbers that a line may cross."""
 MARKERS = ("o", "s", "^", "D")
 
 
@@ -199,7 +201,9 @@ def by_the_hour(hourly: pd.DataFrame, titles: list[str], metric: str) -> Figure:
 
 
 def growth(parts: dict[str, dict], titles: dict[str, str]) -> Figure:
-    """Processor time of a step over what grows, a panel each, both axes logarithmic, with the slope of each line.
+    """Processor time of a step (of an epoch, where records grow) over what grows, a panel each, both axes logarithmic.
+
+    At the end of each line stands its slope, rounded as :func:`~adi_lite.experiments.measured.growth_table` is.
 
     Args:
         parts: of each panel the ``points`` and ``slope_of_cpu_time`` of a benchmark.
@@ -216,8 +220,11 @@ def growth(parts: dict[str, dict], titles: dict[str, str]) -> Figure:
             styles.setdefault(label, line_style(len(styles)))
             y = [p[label]["cpu_ms_per_step"] for p in part["points"].values()]
             ax.plot(x, y, **styles[label], label=label)
-            ax.annotate(f" {slope:.2f}", (x[-1], y[-1]), va="center", fontsize=7)
-        ax.set(xscale="log", yscale="log", xlabel=titles[name])
+            text = f"{np.round(slope, 2):.2f}"  # as pandas does: Python's own makes another number of some halves
+            ax.annotate(text, (x[-1], y[-1]), (8, 0), textcoords="offset points", va="center", fontsize=8, bbox=_BOX)
+        unit = "epoch" if name == "records" else "step"
+        ax.set(xscale="log", yscale="log", xlabel=titles[name], ylabel=f"processor ms, one {unit}")
+        ax.margins(x=0.1, y=0.1)
         low, high = ax.get_ylim()
         if high < 4 * low:  # or noise would look like growth
             ax.set_ylim(low / 2, high * 2)
@@ -225,27 +232,37 @@ def growth(parts: dict[str, dict], titles: dict[str, str]) -> Figure:
         ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         ax.yaxis.set_major_formatter(lambda v, _: f"{v:,.0f}")
         ax.minorticks_off()
-        ax.margins(x=0.2)
+        left, right = ax.get_xlim()
+        ax.set_xlim(left, right * (right / left) ** 0.2)  # room for the slopes
         ax.grid(alpha=0.3)
     for ax in axes.flat[len(parts) :]:
         ax.remove()
-    figure.supylabel("processor time of a step, ms\n(records: of an epoch)", fontsize=9)
     found = {k: v for ax in figure.axes for v, k in zip(*ax.get_legend_handles_labels(), strict=True)}
-    figure.legend(found.values(), found.keys(), loc="outside lower center", ncols=4, frameon=False)
+    figure.legend(
+        found.values(),
+        found.keys(),
+        loc="outside lower center",
+        ncols=4,
+        frameon=False,
+        title="at the end of each line: its slope",
+    )
     return figure
 
 
 def bars(values: pd.Series, xlabel: str, reference: float | None = None, reference_label: str = "") -> Figure:
-    """Horizontal bars with their numbers, and a dashed line at ``reference``."""
+    """Horizontal bars with their numbers, and a dashed line at ``reference``, named above it."""
     figure, ax = plt.subplots(figsize=(7, 0.34 * len(values) + 1.0), layout="constrained")
     place = np.arange(len(values))[::-1]
-    ax.barh(place, values, color=LIGHT, edgecolor="black")
-    for y, value in zip(place, values, strict=True):
-        ax.text(value, y, f" {value:,.0f}" if value >= 100 else f" {value:.2f}", va="center", fontsize=8)
+    drawn = ax.barh(place, values, color=LIGHT, edgecolor="black")
+    numbers = [f"{value:,.0f}" if value >= 100 else f"{value:.2f}" for value in values]
+    ax.bar_label(drawn, numbers, padding=3, fontsize=8, bbox=_BOX)
     if reference is not None:
-        ax.axvline(reference, color="black", linestyle="--", label=reference_label)
-        ax.legend(frameon=False, loc="lower right", fontsize=8)
+        ax.axvline(reference, color="black", linestyle="--", linewidth=1)
+        above = ax.get_xaxis_transform()  # x in data, y in heights of the panel
+        ax.text(reference, 1.02, reference_label, transform=above, ha="center", va="bottom", fontsize=8)
     ax.set_yticks(place, values.index)
     ax.set_xlabel(xlabel)
-    ax.margins(x=0.12)
+    ax.xaxis.set_major_locator(MaxNLocator(5, steps=(1, 2, 5, 10)))
+    ax.xaxis.set_major_formatter("{x:,.10g}")
+    ax.margins(x=0.18)  # room for the longest bar's number
     return figure

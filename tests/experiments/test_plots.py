@@ -9,7 +9,8 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 
-from adi_lite.experiments.plots import by_number, dots, heatmap, overlaps, waterfall
+from adi_lite.experiments.measured import GROWTH, growth_table, measured
+from adi_lite.experiments.plots import bars, by_number, dots, growth, heatmap, overlaps, waterfall
 
 
 @pytest.fixture(autouse=True)
@@ -174,3 +175,68 @@ def test_a_waterfall_says_each_step_beside_it():
     edge = ax.get_window_extent().x1
     assert all(t.get_window_extent().x0 > edge for t in right.get_yticklabels()), "where no line crosses them"
     assert [t.get_text() for t in figure.legends[0].get_texts()] == ["Line 3 0.900"]
+
+
+def part(**lines):
+    """Steps at 1,000 and 4,000 of something."""
+    points = {
+        str(x): {name: {"cpu_ms_per_step": ms[i]} for name, ms in lines.items()} for i, x in enumerate((1000, 4000))
+    }
+    return {"points": points, "slope_of_cpu_time": dict.fromkeys(lines, 0.5)}
+
+
+def test_a_panel_for_each_that_grows():
+    parts = {"items": part(adi=(10.0, 20.0)), "shared": part(adi=(5.0, 6.0), plain=(50.0, 200.0))}
+    figure = growth(parts, {"items": "items", "shared": "shared networks K"})
+    first, second = figure.axes
+    assert [ax.get_xlabel() for ax in figure.axes] == ["items", "shared networks K"]
+    assert list(first.lines[0].get_ydata()) == [10.0, 20.0] and len(second.lines) == 2
+    assert [t.get_text() for t in first.get_xticklabels()] == ["1k", "4k"]
+    low, high = first.get_ylim()
+    assert high / low > 4  # noise would fill a panel that is scaled to it
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["adi", "plain"]
+
+
+def test_places_without_a_part_stay_empty():
+    parts = {name: part(adi=(1.0, 2.0)) for name in "abcde"}
+    assert len(growth(parts, dict.fromkeys(parts, "x")).axes) == 5
+
+
+def test_slopes_are_those_of_the_table():
+    """Both of the published benchmarks, where one lies half-way between two numbers of two digits."""
+    benchmarks = measured("benchmarks")
+    table = growth_table(benchmarks).round(2)
+    names = [name for name in GROWTH if name in benchmarks]
+    figure = growth({name: benchmarks[name] for name in names}, GROWTH)
+    assert not run_together(figure) and not outside(figure)
+    for ax, name in zip(figure.axes, names, strict=True):
+        own = table[GROWTH[name]].dropna()
+        assert [t.get_text() for t in ax.texts] == [
+            f"{slope:.2f}" for slope in own[[*benchmarks[name]["slope_of_cpu_time"]]]
+        ]
+        assert ax.get_ylabel() == f"processor ms, one {'epoch' if name == 'records' else 'step'}"
+        frame = ax.get_window_extent()
+        dots = [ax.transData.transform(line.get_xydata()[-1]) for line in ax.lines]
+        for text, (x, _) in zip(ax.texts, dots, strict=True):
+            box = text.get_window_extent()
+            assert x + 5 < box.x0 and box.x1 < frame.x1, "beside its marker, within the panel"
+
+
+def test_bars_start_at_zero_and_say_their_numbers():
+    figure = bars(pd.Series({"a": 1234.0, "b": 2.5}), "records/s", 1234.0, "the line of a")
+    ax = figure.axes[0]
+    assert ax.get_xlim()[0] == 0 and [p.get_width() for p in ax.patches] == [1234.0, 2.5]
+    assert {t.get_text() for t in ax.texts} == {"1,234", "2.50", "the line of a"}
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["a", "b"]
+
+
+@pytest.mark.parametrize("largest", [0.8, 40.0, 137_568.0, 9_876_543.0])
+def test_numbers_of_bars_lie_within_the_frame(largest):
+    values = pd.Series({"a name of some length (a package)": largest, "other": largest / 7, "third": largest / 40})
+    figure = bars(values, "records a second", largest / 6, "other")
+    assert not run_together(figure) and not outside(figure)
+    (ax,) = figure.axes
+    frame = ax.get_window_extent()
+    *numbers, name = ax.texts
+    assert all(t.get_window_extent().x1 < frame.x1 and t.get_bbox_patch() for t in numbers)
+    assert name.get_window_extent().y0 > frame.y1, "above the panel"
