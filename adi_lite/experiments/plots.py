@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import LogLocator, MaxNLocator
 
+from adi_lite.evaluation.intervals import seed_interval
 from adi_lite.evaluation.significance import AVERAGE
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
@@ -178,23 +179,34 @@ def overlaps(table: pd.DataFrame, column: str, ax: Axes) -> None:
 
 
 def by_the_hour(hourly: pd.DataFrame, titles: list[str], metric: str) -> Figure:
-    """A metric over the hours of a day, a panel each domain.
+    """A share over the hours of a day, a panel each domain, with bands: 95 % intervals of the mean over seeds.
+
+    The bands say nothing of the chance in who asks in an hour: all lines of a panel answer the same queries.
 
     Args:
-        hourly: columns ``title``, ``domain``, ``hour`` and the metric; rows of one title, domain and hour are averaged.
+        hourly: columns ``title``, ``domain``, ``hour`` and the metric. Rows of one title, domain and hour are its seeds:
+            they are averaged, and three or more make a band.
         titles: the lines, in the legend's order; at most four.
     """
     domains = list(dict.fromkeys(hourly["domain"]))
     figure, axes = plt.subplots(1, len(domains), figsize=(3.2 * len(domains) + 1, 3.2), layout="constrained")
     for ax, domain in zip(np.atleast_1d(axes), domains, strict=True):
         for i, title in enumerate(titles):
-            own = hourly[(hourly["domain"] == domain) & (hourly["title"] == title)].groupby("hour")[metric].mean()
-            ax.plot(own.index, own.to_numpy(), markersize=4, label=title, **line_style(i))
+            own = hourly[(hourly["domain"] == domain) & (hourly["title"] == title)].groupby("hour")[metric]
+            mean, style = own.mean(), line_style(i)
+            ax.plot(mean.index, mean.to_numpy(), markersize=4, label=title, **style)
+            if own.size().min() > 2:
+                ranges = [seed_interval(seeds.to_numpy()) for _, seeds in own]
+                low, high = np.clip([(r.low, r.high) for r in ranges], 0, 1).T
+                ax.fill_between(mean.index, low, high, color=style["color"], alpha=0.15, linewidth=0)
+                for edge in (low, high):  # in the line's dashes: in grey, bands are told apart by them
+                    ax.plot(mean.index, edge, **style | {"marker": ""}, linewidth=0.7, alpha=0.6)
         ax.set_title(domain)
         ax.set_xlabel("hour of the day")
         ax.set_xticks(range(0, 25, 6))
         ax.grid(alpha=0.3)
-    np.atleast_1d(axes)[0].set_ylabel(metric.capitalize())
+    banded = any(ax.collections for ax in np.atleast_1d(axes))
+    np.atleast_1d(axes)[0].set_ylabel(metric.capitalize() + (", 95 % bands over seeds" if banded else ""))
     handles, labels = np.atleast_1d(axes)[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(titles), frameon=False)
     return figure

@@ -9,8 +9,9 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 
+from adi_lite.evaluation.intervals import seed_interval
 from adi_lite.experiments.measured import GROWTH, growth_table, measured
-from adi_lite.experiments.plots import bars, by_number, dots, growth, heatmap, overlaps, waterfall
+from adi_lite.experiments.plots import bars, by_number, by_the_hour, dots, growth, heatmap, overlaps, waterfall
 
 
 @pytest.fixture(autouse=True)
@@ -175,6 +176,36 @@ def test_a_waterfall_says_each_step_beside_it():
     edge = ax.get_window_extent().x1
     assert all(t.get_window_extent().x0 > edge for t in right.get_yticklabels()), "where no line crosses them"
     assert [t.get_text() for t in figure.legends[0].get_texts()] == ["Line 3 0.900"]
+
+
+def hourly(seeds):
+    """Two hours of two domains: a line with ``seeds`` seeds around 0.5 and, in the last hour, near 1; one with a single."""
+    rows = [
+        (title, domain, hour, (0.5, 0.98)[hour] + 0.01 * (seed - (count - 1) / 2))
+        for domain in ("D1", "D2")
+        for title, count in (("count", 1), ("model", seeds))
+        for hour in (0, 1)
+        for seed in range(count)
+    ]
+    return pd.DataFrame(rows, columns=["title", "domain", "hour", "recall@100"])
+
+
+def test_hours_have_bands_over_seeds():
+    figure = by_the_hour(hourly(3), ["count", "model"], "recall@100")
+    assert not run_together(figure) and not outside(figure)
+    for ax in figure.axes:
+        (band,) = ax.collections  # of the model alone
+        heights = band.get_paths()[0].vertices[:, 1]
+        interval = seed_interval(np.array([0.49, 0.5, 0.51]))
+        assert heights.min() == pytest.approx(interval.low) and heights.max() == 1, "cut at 1"
+        assert ax.lines[1].get_ydata().tolist() == pytest.approx([0.5, 0.98])
+    assert "bands over seeds" in figure.axes[0].get_ylabel()
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["count", "model"]
+
+
+def test_two_seeds_make_no_band():
+    figure = by_the_hour(hourly(2), ["count", "model"], "recall@100")
+    assert not any(ax.collections for ax in figure.axes) and figure.axes[0].get_ylabel() == "Recall@100"
 
 
 def part(**lines):
