@@ -31,6 +31,19 @@ def line_style(i: int) -> dict[str, str]:
     }
 
 
+def show(figure: Figure, alt: str) -> None:
+    """Put a figure on the page, with words for readers who cannot see it, and close it. The last line of a figure's cell.
+
+    Args:
+        alt: what is drawn over what, and what a look at it would tell; tables beside it need not be repeated. Kept with
+            the picture, where nbconvert looks for it; ``book.normalise`` puts it where the book's builder does.
+    """
+    from IPython.display import display  # only notebooks have it
+
+    display(figure, metadata={"image/png": {"alt": alt}})
+    plt.close(figure)
+
+
 def _reach(part: pd.DataFrame) -> np.ndarray:
     """Lengths of the intervals below and above the means of shares, (2, rows), cut where a share ends: at 0 and 1."""
     reach = np.stack([part["mean"] - part["low"].clip(lower=0), part["high"].clip(upper=1) - part["mean"]])
