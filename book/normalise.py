@@ -6,15 +6,14 @@ import re
 
 from nbformat import NotebookNode
 
-KEPT = ("tags", "mystnb")
-"""Metadata of cells: tags, and what the book reads, such as what a picture shows in words."""
 ADDRESS = re.compile(r"\b0x[0-9a-f]{6,}\b")
 
 
 def normalise(notebook: NotebookNode) -> NotebookNode:
-    """Keep sources, tags, the book's metadata and outputs; drop timings, standard error (progress) and the machine's versions. In place.
+    """Keep sources, tags and outputs; drop timings, standard error (progress) and the machine's versions. In place.
 
-    Cells are numbered: ids by position, execution counts by order of the code cells that ran.
+    Cells are numbered: ids by position, execution counts by order of the code cells that ran. The words of a picture (see
+    :func:`adi_lite.experiments.plots.show`) are copied to its cell's metadata: MyST-NB reads no others.
     """
     notebook.metadata = NotebookNode(
         kernelspec={"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -23,11 +22,13 @@ def normalise(notebook: NotebookNode) -> NotebookNode:
     ran = 0
     for number, cell in enumerate(notebook.cells):
         cell.id = f"cell-{number:02d}"
-        cell.metadata = NotebookNode({k: cell.metadata[k] for k in KEPT if cell.metadata.get(k)})
+        cell.metadata = NotebookNode({"tags": cell.metadata.tags} if cell.metadata.get("tags") else {})
         if cell.cell_type == "code":
             ran += bool(cell.execution_count)
             cell.execution_count = ran if cell.execution_count else None
             cell.outputs = [_output(o, ran) for o in cell.outputs if o.get("name") != "stderr"]
+            if words := " ".join(filter(None, map(_alt, cell.outputs))):
+                cell.metadata["mystnb"] = NotebookNode(image=NotebookNode(alt=words))
     return notebook
 
 
@@ -50,6 +51,11 @@ def stderr_of(notebook: NotebookNode) -> str:
     """Everything that the cells wrote to standard error."""
     outputs = [o for c in notebook.cells if c.cell_type == "code" for o in c.outputs]
     return "".join(o.text for o in outputs if o.get("name") == "stderr")
+
+
+def _alt(output: NotebookNode) -> str:
+    """What is said of an output's picture for readers who cannot see it."""
+    return output.get("metadata", {}).get("image/png", {}).get("alt", "")
 
 
 def _output(output: NotebookNode, count: int) -> NotebookNode:

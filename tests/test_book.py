@@ -182,6 +182,32 @@ def test_every_figure_says_in_words_what_it_shows(folder):
     assert not dumb
 
 
+def test_words_of_a_figure_reach_readers_who_cannot_see_it(notebook, tmp_path):
+    """From the cell that draws it to the built page, once, whatever characters are in them."""
+    words = 'Recall@10 of "ADI" & others, all < 0.7.'
+    source = notebook(
+        "import matplotlib.pyplot as plt\nfrom adi_lite.experiments.plots import show",
+        f"figure, _ = plt.subplots()\nshow(figure, {words!r})",
+        "figure, _ = plt.subplots()\nplt.show()",
+    )
+    book = tmp_path / "book"
+    book.mkdir()
+    publish(source, book / "index.ipynb", "full")
+    cell = nbformat.read(book / "index.ipynb", 4).cells[3]
+    (output,) = cell.outputs
+    assert output.metadata == {"image/png": {"alt": words}}, "where nbconvert looks"
+    assert output.data["text/plain"] == "<Figure size 640x480 with 1 Axes>"
+    assert cell.metadata == {"mystnb": {"image": {"alt": words}}}, "where MyST-NB looks"
+    (book / "_toc.yml").write_text("format: jb-book\nroot: index\n")
+    (book / "_config.yml").write_text('execute:\n  execute_notebooks: "off"\n')
+    tool = Path(sys.executable).with_name("jupyter-book")
+    done = subprocess.run([tool, "build", book, "-W", "-n"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    soup = BeautifulSoup((book / "_build" / "html" / "index.html").read_text(), "html.parser")
+    first, second = (tag["alt"] for tag in soup.select(".cell_output img"))
+    assert first == words and second.startswith("_images/"), "a figure without words says its file's name"
+
+
 def test_a_notebook_without_parameters_is_refused():
     bare = new_notebook(cells=[new_code_cell("profile = 3")])
     with pytest.raises(ValueError, match='one cell tagged "parameters"'):

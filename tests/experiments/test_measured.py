@@ -24,7 +24,16 @@ from adi_lite.experiments.measured import (
     trials_table,
 )
 
-NAMES = ("benchmarks", "packages", "packages_simulator", "packing", "processes", "retrieval_speed", "serving_flat", "serving_hnsw")
+NAMES = (
+    "benchmarks",
+    "packages",
+    "packages_simulator",
+    "packing",
+    "processes",
+    "retrieval_speed",
+    "serving_flat",
+    "serving_hnsw",
+)
 
 
 @pytest.mark.parametrize("name", NAMES)
