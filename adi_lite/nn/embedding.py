@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -17,19 +17,30 @@ DOMAIN = "domain"
 
 
 class Table(nn.Embedding):
-    """An embedding table that also sums the weighted rows of bags."""
+    """An embedding table that is read for several fields at a time, by code or by bags of codes."""
 
-    def bag(self, bag: Bag) -> Tensor:
-        """(b, dim) for a bag of b rows; an empty row gives zeros."""
-        return F.embedding_bag(
-            bag.codes,
-            self.weight,
-            bag.offsets,
-            mode="sum",
-            per_sample_weights=bag.weights,
-            sparse=self.sparse,
-            include_last_offset=True,
-        )
+    @staticmethod
+    def fetch(lookups: Sequence[tuple[Table, Tensor]]) -> list[tuple[Tensor, Tensor]]:
+        """For each (table, codes): rows (n, dim) among which those of the codes are, and where each code's row is."""
+        return [(table.weight, codes) for table, codes in lookups]
+
+
+def look_up(rows: Tensor, place: Tensor, sparse: bool) -> Tensor:
+    """(b, dim) rows at ``place`` (b,)."""
+    return F.embedding(place, rows, sparse=sparse)
+
+
+def sum_bags(rows: Tensor, place: Tensor, bag: Bag, sparse: bool) -> Tensor:
+    """(b, dim) weighted sums of the rows of b bags, whose codes' rows are at ``place`` (nnz,); an empty bag gives zeros."""
+    return F.embedding_bag(
+        place,
+        rows,
+        bag.offsets,
+        mode="sum",
+        per_sample_weights=bag.weights,
+        sparse=sparse,
+        include_last_offset=True,
+    )
 
 
 Zeros = Callable[..., Tensor]
@@ -125,22 +136,31 @@ class FeatureEmbedding(nn.Module):
         return len(self.names)
 
     def forward(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
-        fields = [self._field(f, inputs) for f in self.features]
+        fields: list[Tensor | None] = []
+        asked: list[tuple[int, Table, Tensor | Bag]] = []
+        for feature in self.features:
+            value = inputs.features[feature.name]
+            if feature.kind == "dense":
+                fields.append(self.dense[module_key(feature.name)](value))
+            else:
+                asked.append((len(fields), self.tables[module_key(feature.table)], value))
+                fields.append(None)
         if self.reads_history:
-            fields.append(self._bag(HISTORY, inputs, HISTORY))
+            asked.append((len(fields), self.tables[HISTORY], inputs.features[HISTORY]))
+            fields.append(None)
+        for (n, table, value), (rows, place) in zip(asked, _fetched(asked), strict=True):
+            sparse = table.sparse and rows is table.weight
+            one = sum_bags(rows, place, value, sparse) if isinstance(value, Bag) else look_up(rows, place, sparse)
+            fields[n] = one
         if self.domain_field:
             fields.append(by_domain(self.domain.weight, inputs.counts))
         return torch.stack(fields, dim=1), self.domain.weight
 
-    def _field(self, feature: Feature, inputs: Inputs) -> Tensor:
-        if feature.kind == "dense":
-            return self.dense[module_key(feature.name)](inputs.features[feature.name])
-        if feature.kind == "bag":
-            return self._bag(feature.name, inputs, module_key(feature.table))
-        return self.tables[module_key(feature.table)](inputs.features[feature.name])
 
-    def _bag(self, name: str, inputs: Inputs, table: str) -> Tensor:
-        return self.tables[table].bag(inputs.features[name])
+def _fetched(asked: Sequence[tuple[int, Table, Tensor | Bag]]) -> list[tuple[Tensor, Tensor]]:
+    """What all fields read, fetched at once: where tables lie on several processes, an exchange takes its time."""
+    lookups = [(table, value.codes if isinstance(value, Bag) else value) for _, table, value in asked]
+    return type(lookups[0][0]).fetch(lookups) if lookups else []
 
 
 def module_key(name: str) -> str:

@@ -7,13 +7,13 @@ each distinct row travels once, from its owner to the process that asked, and it
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch import distributed as dist
-from torch.nn import functional as F
 
-from adi_lite.data.batches import Bag
-from adi_lite.nn.embedding import Table, Zeros, draw_rows
+from adi_lite.nn.embedding import Table, Zeros, draw_rows, look_up
 
 
 class ShardedTable(Table):
@@ -30,23 +30,27 @@ class ShardedTable(Table):
         self.first = own_rows(rows).start
 
     def forward(self, codes: Tensor) -> Tensor:
-        rows, codes = self._fetch(codes)
-        return F.embedding(codes, rows)
+        ((rows, place),) = self.fetch([(self, codes)])
+        return look_up(rows, place, sparse=False)
 
-    def bag(self, bag: Bag) -> Tensor:
-        rows, codes = self._fetch(bag.codes)
-        return F.embedding_bag(
-            codes, rows, bag.offsets, mode="sum", per_sample_weights=bag.weights, include_last_offset=True
-        )
-
-    def _fetch(self, codes: Tensor) -> tuple[Tensor, Tensor]:
-        """The distinct rows that ``codes`` name, and where each code's row is among them."""
-        distinct, place = torch.unique(codes, return_inverse=True)
-        if len(distinct) and not 0 <= int(distinct[0]) <= int(distinct[-1]) < self.num_embeddings:
-            raise IndexError(
-                f"codes from {int(distinct[0])} to {int(distinct[-1])} in a table of {self.num_embeddings} rows"
-            )
-        return _Fetch.apply(self.weight, distinct, self), place
+    @staticmethod
+    def fetch(lookups: Sequence[tuple[ShardedTable, Tensor]]) -> list[tuple[Tensor, Tensor]]:
+        """For each (table, codes): the distinct rows that are asked of the table, by all lookups in it, and where each
+        code's row is among them. All tables' rows travel together, so they must be of one width and type."""
+        tables = list({id(table): table for table, _ in lookups}.values())
+        asked, place = [], {}
+        for table in tables:
+            own = [n for n, (t, _) in enumerate(lookups) if t is table]
+            codes = [lookups[n][1] for n in own]
+            distinct, where = torch.unique(torch.cat(codes), return_inverse=True)
+            if len(distinct) and not 0 <= int(distinct[0]) <= int(distinct[-1]) < table.num_embeddings:
+                raise IndexError(
+                    f"codes from {int(distinct[0])} to {int(distinct[-1])} in a table of {table.num_embeddings} rows"
+                )
+            asked.append(distinct)
+            place |= dict(zip(own, where.split([len(c) for c in codes]), strict=True))
+        rows = dict(zip(map(id, tables), _Fetch.apply(tables, asked, *(t.weight for t in tables)), strict=True))
+        return [(rows[id(table)], place[n]) for n, (table, _) in enumerate(lookups)]
 
 
 def sharded_table(rows: int, width: int, std: float, sparse: bool, zeros: Zeros = torch.zeros) -> ShardedTable:
@@ -69,30 +73,55 @@ def share(rows: int, rank: int, world: int) -> slice:
 
 
 class _Fetch(torch.autograd.Function):
+    """Rows of several tables, each from its owner: one exchange of numbers, one of codes, one of rows, and back one of
+    gradients. What travels is sorted by process first, then by table."""
+
     @staticmethod
-    def forward(ctx, weight: Tensor, codes: Tensor, table: ShardedTable) -> Tensor:  # noqa: ANN001
+    def forward(ctx, tables: list[ShardedTable], codes: list[Tensor], *weights: Tensor) -> tuple[Tensor, ...]:  # noqa: ANN001
         world = dist.get_world_size()
-        asked = torch.bincount(codes // table.rows_each, minlength=world)
+        each = [torch.bincount(c // t.rows_each, minlength=world) for t, c in zip(tables, codes, strict=True)]
+        asked = torch.stack(each, 1)  # (world, tables)
         wanted = torch.empty_like(asked)
         dist.all_to_all_single(wanted, asked)
         ctx.asked, ctx.wanted = asked.tolist(), wanted.tolist()
-        rows = _exchange(codes, ctx.asked, ctx.wanted) - table.first
-        ctx.save_for_backward(rows)
-        ctx.shape, ctx.sparse = weight.shape, table.sparse
-        return _exchange(weight[rows], ctx.wanted, ctx.asked)
+        local = _by_table(_exchange(_by_process(codes, ctx.asked), ctx.asked, ctx.wanted), ctx.wanted)
+        local = [rows - t.first for t, rows in zip(tables, local, strict=True)]
+        ctx.save_for_backward(*local)
+        ctx.shapes, ctx.sparse = [w.shape for w in weights], [t.sparse for t in tables]
+        found = _by_process([w[rows] for w, rows in zip(weights, local, strict=True)], ctx.wanted)
+        return tuple(_by_table(_exchange(found, ctx.wanted, ctx.asked), ctx.asked))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN001
-        (rows,) = ctx.saved_tensors
-        back = _exchange(grad, ctx.asked, ctx.wanted)
-        if ctx.sparse:
-            return torch.sparse_coo_tensor(rows.unsqueeze(0), back, ctx.shape, check_invariants=False), None, None
-        return back.new_zeros(ctx.shape).index_add_(0, rows, back), None, None
+    def backward(ctx, *grads: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN001
+        back = _by_table(_exchange(_by_process(grads, ctx.asked), ctx.asked, ctx.wanted), ctx.wanted)
+        parts = zip(ctx.saved_tensors, back, ctx.shapes, ctx.sparse, strict=True)
+        return None, None, *(_gradient(*part) for part in parts)
 
 
-def _exchange(rows: Tensor, send: list[int], receive: list[int]) -> Tensor:
-    """Send ``send[r]`` rows to each process r, in order, and receive ``receive[r]`` rows from it."""
-    out = rows.new_empty(sum(receive), *rows.shape[1:])
-    dist.all_to_all_single(out, rows.contiguous(), receive, send)
+def _gradient(rows: Tensor, of_rows: Tensor, shape: torch.Size, sparse: bool) -> Tensor:
+    """That of a process's part of a table, from those of ``rows`` (n,), which may repeat."""
+    if sparse:
+        return torch.sparse_coo_tensor(rows.unsqueeze(0), of_rows, shape, check_invariants=False)
+    return of_rows.new_zeros(shape).index_add_(0, rows, of_rows)
+
+
+def _by_process(of_tables: Sequence[Tensor], sizes: list[list[int]]) -> Tensor:
+    """From rows by table, each table's sorted by process, to rows by process; ``sizes`` (world, tables) of the parts."""
+    parts = [rows.split([own[t] for own in sizes]) for t, rows in enumerate(of_tables)]
+    return torch.cat([part for of_process in zip(*parts, strict=True) for part in of_process])
+
+
+def _by_table(of_processes: Tensor, sizes: list[list[int]]) -> list[Tensor]:
+    """The way back: rows by process to rows by table."""
+    parts = iter(of_processes.split([size for own in sizes for size in own]))
+    by_process = [[next(parts) for _ in own] for own in sizes]
+    return [torch.cat(of_table) for of_table in zip(*by_process, strict=True)]
+
+
+def _exchange(rows: Tensor, send: list[list[int]], receive: list[list[int]]) -> Tensor:
+    """Send ``sum(send[r])`` rows to each process r, in order, and receive ``sum(receive[r])`` rows from it."""
+    sent, received = [sum(s) for s in send], [sum(r) for r in receive]
+    out = rows.new_empty(sum(received), *rows.shape[1:])
+    dist.all_to_all_single(out, rows.contiguous(), received, sent)
     return out

@@ -188,4 +188,31 @@ def table_errors(ranks: ProcessGroup) -> dict[str, float]:
         expected, found = (g.to_dense() if g.is_sparse else g for g in (whole.weight.grad, table.weight.grad))
         errors[f"gradient {sparse}"] = float((expected[own] - found).abs().sum())
         errors[f"kind {sparse}"] = float(table.weight.grad.is_sparse != sparse)
+    return errors | _together(ranks)
+
+
+def _together(ranks: ProcessGroup) -> dict[str, float]:
+    """Several lookups in two tables at once, against whole tables: rows, and gradients of all processes' codes."""
+    random = torch.Generator().manual_seed(1)
+    sizes, errors = (7, 11), {}
+    weights = [torch.randn(n, 3, generator=random) for n in sizes]
+    # In the first table twice, in the second once; process 1 asks nothing of the second.
+    every = [
+        [torch.randint(sizes[t], (6 * (t == 0 or r != 1),), generator=random) for t in (0, 1, 0)]
+        for r in range(ranks.world)
+    ]
+    tables = [ShardedTable(n, w[own_rows(n)].clone(), True) for n, w in zip(sizes, weights, strict=True)]
+    lookups = [(tables[t], codes) for t, codes in zip((0, 1, 0), every[ranks.rank], strict=True)]
+    found = [rows[place] for rows, place in ShardedTable.fetch(lookups)]
+    expected = [weights[t][codes] for t, codes in zip((0, 1, 0), every[ranks.rank], strict=True)]
+    errors["rows together"] = sum(float((f - e).detach().abs().sum()) for f, e in zip(found, expected, strict=True))
+    sum((n + 1) * f.square().sum() for n, f in enumerate(found)).backward()
+    whole = [w.clone().requires_grad_() for w in weights]
+    sum(
+        (n + 1) * whole[t][codes].square().sum()
+        for each in every
+        for n, (t, codes) in enumerate(zip((0, 1, 0), each, strict=True))
+    ).backward()
+    pairs = [(w.grad[own_rows(len(w))], t.weight.grad.to_dense()) for w, t in zip(whole, tables, strict=True)]
+    errors["gradients together"] = sum(float((a - b).abs().sum()) for a, b in pairs)
     return errors

@@ -120,7 +120,7 @@ def test_layers_equal_those_of_one_process(runs, world):
     """Normalisation with a domain missing here, missing everywhere, or of one row; lookups from one process only."""
     for rank in range(world):
         errors = json.loads((runs / f"errors-{world}-{rank}.json").read_text())
-        assert len(errors) == 18
+        assert len(errors) == 20
         assert {k: v for k, v in errors.items() if not v < 1e-11} == {}
 
 
