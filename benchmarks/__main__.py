@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 
 import torch
@@ -23,7 +22,7 @@ from benchmarks.growth import (
 )
 from benchmarks.learners import library_learner, plain_learner
 from benchmarks.memory import SIDES, peak_memory_mib
-from benchmarks.report import finish, machine, output_options, published, table
+from benchmarks.report import add_option, added, finish, machine, output_options, published, table
 from benchmarks.step_profile import profile_step
 from benchmarks.steps import settings
 from benchmarks.time_to_recall import recall_rows, seconds_to_recall
@@ -50,7 +49,7 @@ def main(argv: list[str] | None = None) -> None:
         console.print(f"[dim]measuring {part} …[/]")
         result[part] = _measure(part, name, data, size, args.smoke)
     if args.add:
-        result = _added(result)
+        result = added(result, published("benchmarks"))
     result["goal"] = _goal(result)
     finish(result, args.out, *([published("benchmarks")] if args.publish else []))
     for shown in _tables(result):
@@ -63,7 +62,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of PyTorch (default %(default)s)")
     output_options(parser, "benchmarks")
-    parser.add_argument("--add", action="store_true", help="keep the published parts that are not measured now")
+    add_option(parser)
     args = parser.parse_args(argv)
     if args.threads < 1:
         parser.error(f"--threads must be at least 1, got {args.threads}")
@@ -106,15 +105,6 @@ def _measure_growth(part: str, data: MultiDomainDataset, size: Size) -> dict:
         of_size = {"domains": growth_with_domains, "records": growth_with_records, "items": growth_with_items}
         return of_size[part](size)
     return growth_with_width(data, size) if part == "width" else growth_with_shared(data, size)
-
-
-def _added(result: dict) -> dict:
-    """The published result with these parts in place of its own, each of which keeps saying where it was measured."""
-    path = published("benchmarks")
-    before = json.loads(path.read_text()) if path.is_file() else {}
-    measured = {part: result["about"] for part in result if part != "about"}
-    told = {**before.get("measured_apart", {}), **measured}
-    return {**before, **{k: v for k, v in result.items() if k != "about" or not before}, "measured_apart": told}
 
 
 def _about(name: str, data: MultiDomainDataset, size: Size) -> dict[str, object]:

@@ -25,7 +25,7 @@ from benchmarks.learners import Learner, library_learner, plain_learner, random_
 from benchmarks.measure import interleaved
 from benchmarks.memory import peak_of_module_mib, peak_of_this_process_mib
 from benchmarks.peers import recbole, rechub
-from benchmarks.report import finish, machine, output_options, published, table
+from benchmarks.report import add_option, added, finish, machine, output_options, published, table
 from benchmarks.steps import settings
 from benchmarks.time_to_recall import recall_rows, seconds_to_recall
 
@@ -102,8 +102,10 @@ def main(argv: list[str] | None = None) -> None:
                 learner = SIDES[name].build(data, args.width, args.batch_size)
                 limits = {"max_epochs": args.max_epochs, "max_seconds": args.max_seconds}
                 result["recall"][name] = seconds_to_recall(learner, data, args.target, **limits)
-    name = "packages" if args.dataset == "xmarket" else f"packages_{args.dataset}"
-    finish(result, args.out, *([published(name)] if args.publish else []))
+    file = published("packages" if args.dataset == "xmarket" else f"packages_{args.dataset}")
+    if args.add:
+        result = added(result, file)
+    finish(result, args.out, *([file] if args.publish else []))
     _show(result, console)
 
 
@@ -238,6 +240,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--max-seconds", type=float, default=60.0, help="towards it (default %(default)s)")
     parser.add_argument("--side", choices=SIDES, help="train this one alone and print the peak memory of the process")
     output_options(parser, "packages")
+    add_option(parser)
     args = parser.parse_args(argv)
     if args.smoke:
         args.records, args.rounds, args.batch_size, args.width = 256, 1, 64, 8

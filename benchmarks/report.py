@@ -51,6 +51,18 @@ def output_options(parser: argparse.ArgumentParser, name: str, published_as: str
     parser.add_argument("--publish", action="store_true", help=words)
 
 
+def add_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--add", action="store_true", help="keep the published parts that are not measured now")
+
+
+def added(result: dict, path: Path) -> dict:
+    """What is published at ``path`` with these parts in place of its own, each of which keeps saying where it was measured."""
+    before = json.loads(path.read_text()) if path.is_file() else {}
+    measured = {part: result["about"] for part in result if part not in ("about", "goal")}
+    told = {**before.get("measured_apart", {}), **measured}
+    return {**before, **{k: v for k, v in result.items() if k != "about" or not before}, "measured_apart": told}
+
+
 def finish(result: dict, *files: Path) -> None:
     """Write the result to files, each whole or not at all, and print it."""
     text = json.dumps(result, indent=1)

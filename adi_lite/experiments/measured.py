@@ -24,6 +24,16 @@ def measured(name: str) -> dict:
     return json.loads(path.read_text())
 
 
+def machine_lines(name: str, result: dict) -> list[str]:
+    """On what and when the result called ``name`` was measured; parts that were measured apart, on lines of their own."""
+    apart: dict[str, list[str]] = {}
+    for part, about in result.get("measured_apart", {}).items():
+        apart.setdefault(machine_line({"about": about}), []).append(part)
+    whole = set(result) - {"about", "goal", "measured_apart", *sum(apart.values(), [])}
+    lines = [f"{name}: {machine_line(result)}"] if whole else []
+    return lines + [f"{name} ({', '.join(parts)}): {line}" for line, parts in apart.items()]
+
+
 def machine_line(result: dict) -> str:
     """On what and when a result was measured."""
     about = result["about"]

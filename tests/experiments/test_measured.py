@@ -13,6 +13,7 @@ from adi_lite.experiments.measured import (
     growth_table,
     load_table,
     machine_line,
+    machine_lines,
     measured,
     package_table,
     packing_table,
@@ -40,6 +41,17 @@ NAMES = (
 def test_every_result_says_where_it_was_measured(name):
     line = machine_line(measured(name))
     assert "2 cores" in line and line.startswith("20") and "torch 2." in line
+
+
+def test_parts_measured_apart_have_lines_of_their_own():
+    about = {**measured("processes")["about"], "when": "2020-01-01T00:00:00"}
+    result = {"about": about, "goal": {}, "width": {}, "speed": {}, "bound": {}}
+    assert machine_lines("b", result) == [f"b: {machine_line(result)}"]
+    later = {**about, "when": "2021-01-01T00:00:00"}
+    apart = {"speed": later, "bound": later}
+    (first, second) = machine_lines("b", result | {"measured_apart": apart})
+    assert first.startswith("b: 2020-01-01") and second.startswith("b (speed, bound): 2021-01-01")
+    assert len(machine_lines("b", {"about": about, "speed": {}, "measured_apart": {"speed": later}})) == 1
 
 
 def test_an_unknown_result_is_named(tmp_path, monkeypatch):
