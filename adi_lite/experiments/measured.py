@@ -26,12 +26,13 @@ def measured(name: str) -> dict:
 
 def machine_lines(name: str, result: dict) -> list[str]:
     """On what and when the result called ``name`` was measured; parts that were measured apart, on lines of their own."""
-    apart: dict[str, list[str]] = {}
-    for part, about in result.get("measured_apart", {}).items():
-        apart.setdefault(machine_line({"about": about}), []).append(part)
-    whole = set(result) - {"about", "goal", "measured_apart", *sum(apart.values(), [])}
+    apart = result.get("measured_apart", {})
+    parts_of: dict[str, list[str]] = {}
+    for part, about in apart.items():
+        parts_of.setdefault(machine_line({"about": about}), []).append(part)
+    whole = set(result) - {"about", "goal", "measured_apart"} - set(apart)
     lines = [f"{name}: {machine_line(result)}"] if whole else []
-    return lines + [f"{name} ({', '.join(parts)}): {line}" for line, parts in apart.items()]
+    return lines + [f"{name} ({', '.join(parts)}): {line}" for line, parts in parts_of.items()]
 
 
 def machine_line(result: dict) -> str:
