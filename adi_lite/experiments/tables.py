@@ -22,23 +22,30 @@ def summary(result: PlanResult, protocol: str, metric: str, against: str) -> pd.
 
     Returns:
         Columns label, title, domain, seeds, queries, mean, low, high (95 %, over seeds and users), paper (NaN where it
-        prints nothing), difference to ``against`` with difference_low and difference_high, p, p_holm.
+        prints nothing), paper_metric (of that figure: the paper's own where small catalogues are measured at another cut-off),
+        difference to ``against`` with difference_low and difference_high, p, p_holm.
     """
     table = compare(result.evaluations(protocol), against, metrics=[metric]).rename(columns={"method": "label"})
     table.insert(1, "title", [result.plan.row(label).title for label in table["label"]])
-    printed = protocol == result.plan.protocols[0]  # the paper measures in one way only
-    table["paper"] = [_paper(result, r.label, r.domain, metric) if printed else np.nan for r in table.itertuples()]
-    keep = ["label", "title", "domain", "seeds", "queries", "mean", "low", "high", "paper"]
+    printed = (
+        _printed(result, metric) if protocol == result.plan.protocols[0] else ""
+    )  # the paper measures in one way only
+    table["paper"] = [_paper(result, r.label, r.domain, printed) if printed else np.nan for r in table.itertuples()]
+    table["paper_metric"] = printed
+    keep = ["label", "title", "domain", "seeds", "queries", "mean", "low", "high", "paper", "paper_metric"]
+    table.attrs["metric"] = metric
     return table[[*keep, "difference", "difference_low", "difference_high", "p", "p_holm"]]
 
 
 def side_by_side(table: pd.DataFrame, digits: int = 3) -> pd.DataFrame:
     """What a page shows of a :func:`summary`: domain by domain, the paper's figure and ours ± half its interval."""
     titles, columns = list(dict.fromkeys(table["title"])), {}
+    of_paper = str(table["paper_metric"].iloc[0])
+    paper = "paper" if of_paper == table.attrs.get("metric", of_paper) else f"paper, @{of_paper.partition('@')[2]}"
     for domain in dict.fromkeys(table["domain"]):
         part = table[table["domain"] == domain].set_index("title").loc[titles]
         if table["paper"].notna().any():
-            columns[domain, "paper"] = [_number(v, digits) for v in part["paper"]]
+            columns[domain, paper] = [_number(v, digits) for v in part["paper"]]
         columns[domain, "here"] = [
             f"{r.mean:.{digits}f} ± {(r.high - r.low) / 2:.{digits}f}" for r in part.itertuples(index=False)
         ]
@@ -113,10 +120,19 @@ def cost(result: PlanResult) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
+def _printed(result: PlanResult, metric: str) -> str:
+    """The metric that the paper prints where ``metric`` is measured; the nearest thing for a small profile's main one."""
+    if result.plan.paper_table is None:
+        return ""
+    known = set(paper_table(result.plan.paper_table)["metric"])
+    other = "recall@500" if metric == result.plan.metric else ""
+    return metric if metric in known else other if other in known else ""
+
+
 def _paper(result: PlanResult, label: str, domain: str, metric: str) -> float:
     """The figure that the paper prints for a line, or NaN."""
     name = result.plan.row(label).paper
-    if not name or result.plan.paper_table is None:
+    if not name:
         return np.nan
     names = {d: f"D{i + 1}" for i, d in enumerate(result.domains)} | {AVERAGE: "avg"}
     printed = paper_table(result.plan.paper_table)

@@ -137,29 +137,31 @@ class FeatureEmbedding(nn.Module):
 
     def forward(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
         fields: list[Tensor | None] = []
-        asked: list[tuple[int, Table, Tensor | Bag]] = []
+        asked: list[tuple[int, Table, Tensor | Bag, bool]] = []
         for feature in self.features:
             value = inputs.features[feature.name]
             if feature.kind == "dense":
                 fields.append(self.dense[module_key(feature.name)](value))
             else:
-                asked.append((len(fields), self.tables[module_key(feature.table)], value))
+                asked.append((len(fields), self.tables[module_key(feature.table)], value, feature.kind == "bag"))
                 fields.append(None)
         if self.reads_history:
-            asked.append((len(fields), self.tables[HISTORY], inputs.features[HISTORY]))
+            asked.append((len(fields), self.tables[HISTORY], inputs.features[HISTORY], True))
             fields.append(None)
-        for (n, table, value), (rows, place) in zip(asked, _fetched(asked), strict=True):
+        for (n, table, value, is_bag), (rows, place) in zip(asked, _fetched(asked), strict=True):
             sparse = table.sparse and rows is table.weight
-            one = sum_bags(rows, place, value, sparse) if isinstance(value, Bag) else look_up(rows, place, sparse)
-            fields[n] = one
+            fields[n] = self._bag(rows, place, value, sparse) if is_bag else look_up(rows, place, sparse)
         if self.domain_field:
             fields.append(by_domain(self.domain.weight, inputs.counts))
         return torch.stack(fields, dim=1), self.domain.weight
 
+    def _bag(self, rows: Tensor, place: Tensor, bag: Bag, sparse: bool) -> Tensor:
+        return sum_bags(rows, place, bag, sparse)
 
-def _fetched(asked: Sequence[tuple[int, Table, Tensor | Bag]]) -> list[tuple[Tensor, Tensor]]:
+
+def _fetched(asked: Sequence[tuple[int, Table, Tensor | Bag, bool]]) -> list[tuple[Tensor, Tensor]]:
     """What all fields read, fetched at once: where tables lie on several processes, an exchange takes its time."""
-    lookups = [(table, value.codes if isinstance(value, Bag) else value) for _, table, value in asked]
+    lookups = [(table, value.codes if isinstance(value, Bag) else value) for _, table, value, _ in asked]
     return type(lookups[0][0]).fetch(lookups) if lookups else []
 
 

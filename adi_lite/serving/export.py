@@ -104,10 +104,9 @@ class _PaddedEmbedding(FeatureEmbedding):
         self.tables, self.dense = embedding.tables, embedding.dense
         self.domain, self.domain_field = embedding.domain, embedding.domain_field
 
-    def _bag(self, name: str, inputs: Inputs, table: str) -> Tensor:
-        codes = inputs.features[name]
+    def _bag(self, rows: Tensor, place: Tensor, codes: Tensor, sparse: bool) -> Tensor:
         real = (codes >= 0).unsqueeze(-1).float()
-        embedded = F.embedding(codes.clamp(min=0), self.tables[table].weight)
+        embedded = F.embedding(codes.clamp(min=0), rows)
         return (embedded * real).sum(1) / real.sum(1).clamp(min=1)
 
 
