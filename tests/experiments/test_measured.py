@@ -142,8 +142,9 @@ def test_goals_in_words():
 
 
 def test_every_published_goal_has_a_name():
-    table = goal_table(*(measured(name) for name in NAMES))
-    assert len(table) == sum(len(measured(name).get("goal", {})) for name in NAMES) == table.index.nunique()
+    names = [name for name in NAMES if name != "packages_simulator"]  # those of packages, on other data
+    table = goal_table(*(measured(name) for name in names))
+    assert len(table) == sum(len(measured(name).get("goal", {})) for name in names) == table.index.nunique()
 
 
 def test_goals_are_reached_in_full_runs():
