@@ -195,3 +195,8 @@ def _check_measured(evaluations: Mapping[str, Sequence[Evaluation]], metrics: Se
         for number, run in enumerate(runs):
             if missing := [m for m in metrics if m not in run.metrics]:
                 raise ValueError(f"evaluation {number} of {method!r} lacks the metric {missing[0]}")
+
+
+def p_equals(p: float) -> str:
+    """A p value in words: "p = 0.032", or "p < 0.0001", below which digits say nothing."""
+    return "p < 0.0001" if p < 1e-4 else f"p = {p:.2g}"

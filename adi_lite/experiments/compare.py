@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 
 from adi_lite.data.schema import MultiDomainDataset
-from adi_lite.evaluation.significance import AVERAGE, holm
+from adi_lite.evaluation.significance import AVERAGE, holm, p_equals
 from adi_lite.experiments import plans
 from adi_lite.experiments.named import named_config, settings_to_fit
 from adi_lite.experiments.plans import Plan, Profile, Row
@@ -316,5 +316,4 @@ def _place(row: pd.Series) -> str:
 def _figures(row: pd.Series) -> str:
     """The main model less the method of a row."""
     low, high = -row["difference_high"], -row["difference_low"]
-    p = "p < 0.0001" if row["p_holm"] < 1e-4 else f"p = {row['p_holm']:.2g}"
-    return f"{-row['difference']:+.4f} [{low:+.4f}, {high:+.4f}], {p}"
+    return f"{-row['difference']:+.4f} [{low:+.4f}, {high:+.4f}], {p_equals(row['p_holm'])}"

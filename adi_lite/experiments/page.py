@@ -9,6 +9,7 @@ import pandas as pd
 from pandas.io.formats.style import Styler
 
 from adi_lite.data.schema import MultiDomainDataset
+from adi_lite.evaluation.significance import p_equals
 from adi_lite.experiments.claims import HOLDS, OPEN, REVERSED, Judgement
 from adi_lite.experiments.runner import STAND_IN, PlanResult, Report
 
@@ -47,21 +48,25 @@ def shown(table: pd.DataFrame, name: str, caption: str = "", formats: Mapping[st
 
 def p_text(p: float) -> str:
     """A p value, of which nobody reads the hundredth power of ten."""
-    return "–" if pd.isna(p) else "< 0.0001" if p < 1e-4 else f"{p:.2g}"
+    return "–" if pd.isna(p) else p_equals(p).removeprefix("p ").removeprefix("= ")
 
 
 def verdict(judgements: Mapping[str, list[Judgement]]) -> str:
     """Each claim's fate on each data set in a line of Markdown: on average over its domains where there are several."""
     lines = []
     for name, each in judgements.items():
-        last = {j.claim.text: j for j in each}  # the average comes last
-        lines += [f"- {name}: {text}: **{j.outcome}** ({j.lead})" for text, j in last.items()]
+        lines += [f"- {name}: {j.claim.text}: **{j.outcome}** ({j.lead})" for j in _final(each)]
     return "\n".join(lines)
 
 
 def counted(judgements: list[Judgement]) -> str:
     """How many claims hold, are open and do not hold, on average over their domains."""
-    last = {j.claim.text: j.outcome for j in judgements}.values()
+    final = _final(judgements)
     words = {HOLDS: ("holds", "hold"), OPEN: ("is open", "are open"), REVERSED: ("does not hold", "do not hold")}
-    numbers = {outcome: sum(o == outcome for o in last) for outcome in words}
+    numbers = {outcome: sum(j.outcome == outcome for j in final) for outcome in words}
     return ", ".join(f"{n} {words[outcome][n != 1]}" for outcome, n in numbers.items())
+
+
+def _final(judgements: list[Judgement]) -> list[Judgement]:
+    """One of each claim: that of the average, which comes last, where there are several."""
+    return list({j.claim.text: j for j in judgements}.values())

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from adi_lite.data.paper import paper_table
-from adi_lite.evaluation.significance import AVERAGE, compare, kendall_tau
+from adi_lite.evaluation.significance import AVERAGE, compare, kendall_tau, p_equals
 from adi_lite.experiments.runner import PlanResult
 
 LEVEL = 0.05
@@ -21,36 +21,34 @@ def summary(result: PlanResult, protocol: str, metric: str, against: str) -> pd.
         against: label of the line that all others are compared with, query by query.
 
     Returns:
-        Columns label, title, domain, seeds, queries, mean, low, high (95 %, over seeds and users), paper (NaN where it
+        Columns label, title, domain, metric, seeds, queries, mean, low, high (95 %, over seeds and users), paper (NaN where it
         prints nothing), paper_metric (of that figure: the paper's own where small catalogues are measured at another cut-off),
         difference to ``against`` with difference_low and difference_high, p, p_holm.
     """
     table = compare(result.evaluations(protocol), against, metrics=[metric]).rename(columns={"method": "label"})
     table.insert(1, "title", [result.plan.row(label).title for label in table["label"]])
-    printed = (
-        _printed(result, metric) if protocol == result.plan.protocols[0] else ""
-    )  # the paper measures in one way only
+    same = protocol == result.plan.protocols[0]  # the paper measures in one way only
+    printed = _printed(result, metric) if same else ""
     table["paper"] = [_paper(result, r.label, r.domain, printed) if printed else np.nan for r in table.itertuples()]
     table["paper_metric"] = printed
-    keep = ["label", "title", "domain", "seeds", "queries", "mean", "low", "high", "paper", "paper_metric"]
-    table.attrs["metric"] = metric
+    keep = ["label", "title", "domain", "metric", "seeds", "queries", "mean", "low", "high", "paper", "paper_metric"]
     return table[[*keep, "difference", "difference_low", "difference_high", "p", "p_holm"]]
 
 
 def side_by_side(table: pd.DataFrame, digits: int = 3) -> pd.DataFrame:
     """What a page shows of a :func:`summary`: domain by domain, the paper's figure and ours ± half its interval."""
     titles, columns = list(dict.fromkeys(table["title"])), {}
+    both = table["paper"].notna().any()
     of_paper = str(table["paper_metric"].iloc[0])
-    paper = "paper" if of_paper == table.attrs.get("metric", of_paper) else f"paper, @{of_paper.partition('@')[2]}"
+    paper = "paper" if of_paper in ("", table["metric"].iloc[0]) else f"paper, @{of_paper.partition('@')[2]}"
     for domain in dict.fromkeys(table["domain"]):
         part = table[table["domain"] == domain].set_index("title").loc[titles]
-        if table["paper"].notna().any():
+        if both:
             columns[domain, paper] = [_number(v, digits) for v in part["paper"]]
         columns[domain, "here"] = [
             f"{r.mean:.{digits}f} ± {(r.high - r.low) / 2:.{digits}f}" for r in part.itertuples(index=False)
         ]
     shown = pd.DataFrame(columns, index=pd.Index(titles, name=None))
-    both = table["paper"].notna().any()
     shown.columns = pd.MultiIndex.from_tuples(shown.columns) if both else [domain for domain, _ in shown.columns]
     return shown
 
@@ -145,4 +143,4 @@ def _number(value: float, digits: int) -> str:
 
 
 def _p(value: float) -> str:
-    return "p < 0.0001 after Holm" if value < 1e-4 else f"p = {value:.2g} after Holm"
+    return f"{p_equals(value)} after Holm"

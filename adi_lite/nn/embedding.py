@@ -25,24 +25,6 @@ class Table(nn.Embedding):
         return [(table.weight, codes) for table, codes in lookups]
 
 
-def look_up(rows: Tensor, place: Tensor, sparse: bool) -> Tensor:
-    """(b, dim) rows at ``place`` (b,)."""
-    return F.embedding(place, rows, sparse=sparse)
-
-
-def sum_bags(rows: Tensor, place: Tensor, bag: Bag, sparse: bool) -> Tensor:
-    """(b, dim) weighted sums of the rows of b bags, whose codes' rows are at ``place`` (nnz,); an empty bag gives zeros."""
-    return F.embedding_bag(
-        place,
-        rows,
-        bag.offsets,
-        mode="sum",
-        per_sample_weights=bag.weights,
-        sparse=sparse,
-        include_last_offset=True,
-    )
-
-
 Zeros = Callable[..., Tensor]
 """Makes a tensor of zeros of a shape, ``zeros(rows, width)``, where tables shall lie: in memory, as ``torch.zeros``, or on
 disk (:class:`adi_lite.training.storage.OnDisk`)."""
@@ -136,32 +118,43 @@ class FeatureEmbedding(nn.Module):
         return len(self.names)
 
     def forward(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
-        fields: list[Tensor | None] = []
-        asked: list[tuple[int, Table, Tensor | Bag, bool]] = []
-        for feature in self.features:
-            value = inputs.features[feature.name]
-            if feature.kind == "dense":
-                fields.append(self.dense[module_key(feature.name)](value))
-            else:
-                asked.append((len(fields), self.tables[module_key(feature.table)], value, feature.kind == "bag"))
-                fields.append(None)
+        asked = [
+            (self.tables[module_key(f.table)], inputs.features[f.name], f.kind == "bag")
+            for f in self.features
+            if f.kind != "dense"
+        ]
         if self.reads_history:
-            asked.append((len(fields), self.tables[HISTORY], inputs.features[HISTORY], True))
-            fields.append(None)
-        for (n, table, value, is_bag), (rows, place) in zip(asked, _fetched(asked), strict=True):
-            sparse = table.sparse and rows is table.weight
-            fields[n] = self._bag(rows, place, value, sparse) if is_bag else look_up(rows, place, sparse)
+            asked.append((self.tables[HISTORY], inputs.features[HISTORY], True))
+        found = iter([self._field(*one, *rows) for one, rows in zip(asked, _fetched(asked), strict=True)])
+        fields = [
+            self.dense[module_key(f.name)](inputs.features[f.name]) if f.kind == "dense" else next(found)
+            for f in self.features
+        ]
+        fields += found  # the history
         if self.domain_field:
             fields.append(by_domain(self.domain.weight, inputs.counts))
         return torch.stack(fields, dim=1), self.domain.weight
 
+    def _field(self, table: Table, value: Tensor | Bag, is_bag: bool, rows: Tensor, place: Tensor) -> Tensor:
+        sparse = table.sparse and rows is table.weight
+        return self._bag(rows, place, value, sparse) if is_bag else F.embedding(place, rows, sparse=sparse)
+
     def _bag(self, rows: Tensor, place: Tensor, bag: Bag, sparse: bool) -> Tensor:
-        return sum_bags(rows, place, bag, sparse)
+        """(b, dim) weighted sums of the rows of b bags, whose codes' rows are at ``place`` (nnz,); an empty bag gives zeros."""
+        return F.embedding_bag(
+            place,
+            rows,
+            bag.offsets,
+            mode="sum",
+            per_sample_weights=bag.weights,
+            sparse=sparse,
+            include_last_offset=True,
+        )
 
 
-def _fetched(asked: Sequence[tuple[int, Table, Tensor | Bag, bool]]) -> list[tuple[Tensor, Tensor]]:
+def _fetched(asked: Sequence[tuple[Table, Tensor | Bag, bool]]) -> list[tuple[Tensor, Tensor]]:
     """What all fields read, fetched at once: where tables lie on several processes, an exchange takes its time."""
-    lookups = [(table, value.codes if isinstance(value, Bag) else value) for _, table, value, _ in asked]
+    lookups = [(table, value.codes if isinstance(value, Bag) else value) for table, value, _ in asked]
     return type(lookups[0][0]).fetch(lookups) if lookups else []
 
 

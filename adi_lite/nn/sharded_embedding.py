@@ -12,8 +12,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 from torch import distributed as dist
+from torch.nn import functional as F
 
-from adi_lite.nn.embedding import Table, Zeros, draw_rows, look_up
+from adi_lite.nn.embedding import Table, Zeros, draw_rows
 
 
 class ShardedTable(Table):
@@ -31,7 +32,7 @@ class ShardedTable(Table):
 
     def forward(self, codes: Tensor) -> Tensor:
         ((rows, place),) = self.fetch([(self, codes)])
-        return look_up(rows, place, sparse=False)
+        return F.embedding(place, rows)
 
     @staticmethod
     def fetch(lookups: Sequence[tuple[ShardedTable, Tensor]]) -> list[tuple[Tensor, Tensor]]:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adi_lite.data.batches import HISTORY, Bag, InputBuilder, Side
+from adi_lite.data.batches import Bag, InputBuilder, Side
 from adi_lite.data.schema import MultiDomainDataset
 from adi_lite.models.two_tower import ITEM_ID
 from benchmarks.learners import Learner, VectorScorer, padded
@@ -113,10 +113,8 @@ def _columns(
     target: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """What a tower reads for ``rows`` (n,) of users or items in ``domain`` (n,): a column a feature, bags padded with 0."""
-    counts = (len(rows),)  # all at once: these towers do not ask which rows are of which domain
-    inputs = InputBuilder(data)
-    read = inputs.items(rows, domain, counts) if side == "item" else inputs.users(rows, domain, counts)
-    out = {n: _padded(v) if isinstance(v, Bag) else v for n, v in read.features.items() if n != HISTORY}
+    read = InputBuilder(data)._columns(side, rows, domain)  # without the history, which is padded and cut here
+    out = {n: _padded(v) if isinstance(v, Bag) else v for n, v in read.items()}
     out[f"{side}_domain"] = domain
     if side == "user":
         out["history"] = padded(data.history, rows, target, max_history)
