@@ -22,6 +22,7 @@ def full_softmax(logits: Tensor, target: Tensor) -> Tensor:
 
 def sampled_softmax(
     positive: Tensor,
+    users: Tensor,
     negatives: Tensor,
     log_q: Tensor,
     hits: Tensor,
@@ -36,7 +37,8 @@ def sampled_softmax(
 
     Args:
         positive: (b,) scores of the positives.
-        negatives: (b, m) scores of the shared negatives.
+        users: (b, w) vectors of the rows' users.
+        negatives: (m, w) vectors of the shared negatives; a row's scores are its inner products with them.
         log_q: (m,) log of each negative's expected count in a draw; zeros leave the correction out.
         hits: (k, 2) int64 pairs (row, column) where the negative is that row's positive.
         log_q_positive: (b,) the same for the positives: the letter of Eq. (5), which corrects them as well. Then the
@@ -46,36 +48,75 @@ def sampled_softmax(
     Returns:
         (b,) losses.
     """
-    if negatives.shape != (len(positive), len(log_q)):
-        raise ValueError(f"negatives must be (b, m) = {(len(positive), len(log_q))}, got {tuple(negatives.shape)}")
+    if len(users) != len(positive) or negatives.shape != (len(log_q), users.shape[1]):
+        raise ValueError(
+            f"{len(positive)} positives and {len(log_q)} values of log_q need users ({len(positive)}, w) and negatives "
+            f"({len(log_q)}, w), got {tuple(users.shape)} and {tuple(negatives.shape)}"
+        )
     if log_q_positive is not None:
         positive = positive - log_q_positive
-    return _SampledSoftmax.apply(positive, negatives, log_q, hits)
+    if torch.is_autocast_enabled(users.device.type):  # it does not look into operations of our own
+        users, negatives = (t.to(torch.get_autocast_dtype(users.device.type)) for t in (users, negatives))
+    return _SampledSoftmax.apply(positive, users, negatives, log_q, hits)
+
+
+BLOCK = 2**20
+"""Numbers of the matrix of scores that a CPU makes at a time: 4 MiB, which its caches hold."""
 
 
 class _SampledSoftmax(torch.autograd.Function):
-    """Cross-entropy of the positive among corrected negatives, in one buffer.
+    """Scores and their cross-entropy, a block of rows at a time, whose probabilities are all that is kept of them.
 
-    Composed of ready-made operations it would copy the (b, m) matrix six times, and reading and writing it is a
-    large part of a training step. Here it is copied once.
+    Composed of ready-made operations it would go through the (b, m) matrix of scores a dozen times, and take two
+    exponentials of each.
     """
 
     @staticmethod
-    def forward(ctx, positive: Tensor, negatives: Tensor, log_q: Tensor, hits: Tensor) -> Tensor:  # noqa: ANN001
-        logits = negatives.new_empty(len(positive), negatives.shape[1] + 1)
-        logits[:, 0] = positive
-        torch.sub(negatives, log_q, out=logits[:, 1:])
-        logits[hits[:, 0], hits[:, 1] + 1] = -torch.inf
-        logs = torch.log_softmax(logits, 1)
-        ctx.save_for_backward(logs)
-        return -logs[:, 0]
+    def forward(ctx, positive: Tensor, users: Tensor, negatives: Tensor, log_q: Tensor, hits: Tensor) -> Tensor:  # noqa: ANN001
+        losses, probabilities = torch.empty_like(positive), []
+        rows, m = _rows_of_a_block(users, negatives), len(negatives)
+        for start in range(0, len(users), rows):
+            own = slice(start, start + rows)
+            # Rows of a multiple of 64 bytes: a product that is written to other rows takes up to twice as long.
+            logits = positive.new_empty(len(positive[own]), 16 * (m // 16 + 1))
+            if logits.dtype == users.dtype:
+                torch.mm(users[own], negatives.T, out=logits[:, :m])
+            else:
+                logits[:, :m] = users[own] @ negatives.T
+            logits[:, :m] -= log_q
+            logits[:, m] = positive[own]
+            logits[:, m + 1 :] = -torch.inf
+            of_block = hits if rows >= len(users) else hits[(hits[:, 0] >= start) & (hits[:, 0] < start + rows)]
+            logits[of_block[:, 0] - start, of_block[:, 1]] = -torch.inf
+            p = torch.softmax(logits, 1)
+            # The largest probability is 1 / sum(exp(logits - largest logit)): the positive's own may be too small for a log.
+            torch.sub(logits.amax(1) - positive[own], p.amax(1).log(), out=losses[own])
+            probabilities.append(p)
+        ctx.save_for_backward(users, negatives, *probabilities)
+        return losses
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:  # noqa: ANN001
-        (logs,) = ctx.saved_tensors
-        scaled = torch.exp(logs).mul_(grad.unsqueeze(1))
-        return scaled[:, 0] - grad, scaled[:, 1:], None, None
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN001
+        users, negatives, *probabilities = ctx.saved_tensors
+        rows, m = _rows_of_a_block(users, negatives), len(negatives)
+        of_positive, of_users = torch.empty_like(grad), torch.empty_like(users)
+        of_negatives = negatives.new_zeros(negatives.shape[1], len(negatives))  # this way round a third faster
+        for start, p in zip(range(0, len(users), rows), probabilities, strict=True):
+            own = slice(start, start + rows)
+            of_logits = p * grad[own].unsqueeze(1)
+            torch.sub(of_logits[:, m], grad[own], out=of_positive[own])
+            of_scores = of_logits[:, :m].to(users.dtype)
+            torch.mm(of_scores, negatives, out=of_users[own])
+            of_negatives += users[own].T @ of_scores
+        return of_positive, of_users, of_negatives.T, None, None
+
+
+def _rows_of_a_block(users: Tensor, negatives: Tensor) -> int:
+    """All at once elsewhere than on a CPU, and in bfloat16, which is too coarse to add up gradients of blocks."""
+    if users.device.type != "cpu" or users.dtype == torch.bfloat16:
+        return max(1, len(users))
+    return max(1, BLOCK // (1 + len(negatives)))
 
 
 def double_softmax(positive: Tensor, negatives: Tensor) -> Tensor:

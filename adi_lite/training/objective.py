@@ -115,8 +115,9 @@ class Objective:
         if compared.full:
             target = torch.searchsorted(self.data.catalogues[domain], ids[own])
             return full_softmax(wide(users @ vectors.T), target.to(device))
-        n, real = len(ids), record >= 0
-        negatives, items = vectors[n:], compared.items
+        real = record >= 0
+        positives, negatives = vectors.split([len(ids), len(compared.items)])
+        items = compared.items
         if self.in_batch:
             negatives, items = vectors, torch.cat([ids, items])
             if not bool(real.all()):  # pseudo-labels are no draw from Q
@@ -131,8 +132,8 @@ class Objective:
             if self.config.correct_positive:
                 correct = self._log_q(domain, ids[own], int(real.sum())).to(device)
         hits = accidental_hits(ids[own], items)
-        positive = (users * vectors[:n][own]).sum(1)
-        return sampled_softmax(positive, wide(users @ negatives.T), log_q.to(device), hits.to(device), correct)
+        positive = (users * (positives if length(own) == len(ids) else positives[own])).sum(1)
+        return sampled_softmax(positive, users, negatives, log_q.to(device), hits.to(device), correct)
 
 
 class FixedNegativesObjective:

@@ -11,9 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import logsumexp
 
+from adi_lite.training import loss as loss_module
 from adi_lite.training.loss import accidental_hits, double_softmax, first_of_each, full_softmax, sampled_softmax
 
 ids = st.lists(st.integers(0, 6), max_size=12)
+
+
+def of_scores(positive, negatives, *others):
+    """Sampled softmax of given scores (b, m): inner products with the unit vectors."""
+    return sampled_softmax(positive, negatives, torch.eye(negatives.shape[1], dtype=negatives.dtype), *others)
 
 
 def int64(values) -> torch.Tensor:
@@ -34,7 +40,7 @@ def test_sampled_softmax_equation_5_row_by_row(corrected):
     log_q, log_q_positive = torch.randn(m, dtype=torch.float64), torch.randn(b, dtype=torch.float64)
     positive_ids, negative_ids = int64([3, 1, 9, 3, 0]), int64([1, 3, 3, 4, 5, 6, 1, 7])
     hits = accidental_hits(positive_ids, negative_ids)
-    losses = sampled_softmax(positive, negatives, log_q, hits, log_q_positive if corrected else None)
+    losses = of_scores(positive, negatives, log_q, hits, log_q_positive if corrected else None)
     for r in range(b):
         f = positive[r].item() - (log_q_positive[r].item() if corrected else 0)
         others = [negatives[r, c].item() - log_q[c].item() for c in range(m) if negative_ids[c] != positive_ids[r]]
@@ -63,9 +69,7 @@ def test_a_masked_negative_has_no_probability_and_no_gradient(rows, negative, he
     positive_ids = int64([r % 3 for r in range(rows)])
     negatives = (torch.randn(rows, len(negative)) + height).requires_grad_()
     positive = torch.zeros(rows, requires_grad=True)
-    loss = sampled_softmax(
-        positive, negatives, torch.zeros(len(negative)), accidental_hits(positive_ids, int64(negative))
-    )
+    loss = of_scores(positive, negatives, torch.zeros(len(negative)), accidental_hits(positive_ids, int64(negative)))
     loss.sum().backward()
     # The gradient of cross-entropy on a negative's score is its probability.
     for r in range(rows):
@@ -81,21 +85,70 @@ def test_a_masked_negative_has_no_probability_and_no_gradient(rows, negative, he
 def test_losses_of_rows_are_independent():
     positive, negatives, log_q = torch.randn(4), torch.randn(4, 6), torch.randn(6)
     hits = accidental_hits(int64([0, 1, 2, 3]), int64([1, 1, 5, 3, 9, 9]))
-    before = sampled_softmax(positive, negatives, log_q, hits)
+    before = of_scores(positive, negatives, log_q, hits)
     positive[2], negatives[2] = 50.0, torch.randn(6) * 9
-    after = sampled_softmax(positive, negatives, log_q, hits)
+    after = of_scores(positive, negatives, log_q, hits)
     assert torch.equal(before[[0, 1, 3]], after[[0, 1, 3]]) and before[2] != after[2]
 
 
 def test_no_negatives_at_all_cost_nothing():
-    assert sampled_softmax(
+    assert of_scores(
         torch.randn(3), torch.empty(3, 0), torch.empty(0), accidental_hits(int64([1, 2, 3]), int64([]))
     ).tolist() == [0, 0, 0]
 
 
 def test_shapes_are_checked():
-    with pytest.raises(ValueError, match=r"\(3, 5\), got \(3, 4\)"):
-        sampled_softmax(torch.zeros(3), torch.zeros(3, 4), torch.zeros(5), torch.empty(0, 2, dtype=torch.int64))
+    none = torch.empty(0, 2, dtype=torch.int64)
+    with pytest.raises(ValueError, match=r"negatives \(5, w\), got \(3, 2\) and \(4, 2\)"):
+        sampled_softmax(torch.zeros(3), torch.zeros(3, 2), torch.zeros(4, 2), torch.zeros(5), none)
+    with pytest.raises(ValueError, match=r"users \(3, w\)"):
+        sampled_softmax(torch.zeros(3), torch.zeros(2, 2), torch.zeros(5, 2), torch.zeros(5), none)
+
+
+def plain(positive, users, negatives, log_q, hits):
+    """The same, of ready-made operations."""
+    scores = users @ negatives.T - log_q
+    masked = torch.zeros_like(scores, dtype=torch.bool)
+    masked[hits[:, 0], hits[:, 1]] = True
+    logits = torch.cat([positive.unsqueeze(1), scores.masked_fill(masked, -torch.inf)], 1)
+    return torch.logsumexp(logits, 1) - positive
+
+
+def inputs(b, m, w, dtype=torch.float64):
+    tensors = [torch.randn(*shape, dtype=dtype) for shape in ((b,), (b, w), (m, w))]
+    hits = accidental_hits(torch.randint(5, (b,)), torch.randint(5, (m,)))
+    return [t.requires_grad_() for t in tensors], torch.randn(m, dtype=dtype), hits
+
+
+@pytest.mark.parametrize("block", [1, 20, 10_000])
+def test_loss_and_gradients_are_those_of_ready_made_operations(monkeypatch, block):
+    """In blocks of one row, of some rows and of all, with a weight for each row."""
+    monkeypatch.setattr(loss_module, "BLOCK", block)
+    given, *rest = inputs(9, 6, 4)
+    weight = torch.rand(9, dtype=torch.float64)
+    results = []
+    for f in (sampled_softmax, plain):
+        losses = f(*given, *rest)
+        results.append([losses, *torch.autograd.grad(losses @ weight, given)])
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_a_positive_without_any_probability_has_a_finite_loss():
+    loss = of_scores(torch.tensor([-300.0]), torch.tensor([[300.0, 0.0]]), torch.zeros(2), torch.empty(0, 2).long())
+    assert loss.item() == pytest.approx(600.0)
+
+
+def test_scores_in_bfloat16_give_losses_in_float32():
+    given, *rest = inputs(9, 6, 4, torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = sampled_softmax(*given, *rest)
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss, plain(*given, *rest), rtol=0.05, atol=0.05)
+    gradients = torch.autograd.grad(loss.sum(), given)
+    assert [g.dtype for g in gradients] == [torch.float32] * 3
+    for ours, theirs in zip(gradients, torch.autograd.grad(plain(*given, *rest).sum(), given), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0.05, atol=0.05)
 
 
 def test_double_softmax_by_hand_and_its_bounds():
@@ -133,7 +186,7 @@ def optimum(p: torch.Tensor, q: torch.Tensor, m: int, mode: str) -> torch.Tensor
             log_q = torch.log(1 - (1 - q) ** m) * (-1 if mode == "flipped" else 1)
         hits = accidental_hits(positive, negative)
         correct = None if mode == "plain" else log_q[positive]
-        loss = sampled_softmax(s[positive], s[negative].expand(256, -1), log_q[negative], hits, correct).mean()
+        loss = of_scores(s[positive], s[negative].expand(256, -1), log_q[negative], hits, correct).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
