@@ -13,7 +13,6 @@ from torch.utils.data import DataLoader
 from adi_lite.data.schema import Interactions, MultiDomainDataset, Ragged
 from adi_lite.evaluation.scorer import Scorer
 from adi_lite.models.scorer import ModelScorer
-from adi_lite.models.two_tower import ITEM_ID, USER_ID
 from adi_lite.training.config import Config
 from adi_lite.training.optim import build_optimizers
 from adi_lite.training.trainer import _Run
@@ -73,9 +72,9 @@ def plain_learner(
         model.eval()
         return VectorScorer(
             lambda users, d: model.user_vectors(
-                data.users[USER_ID][users], padded(data.history, users, None, max_history), torch.full_like(users, d)
+                users, padded(data.history, users, None, max_history), torch.full_like(users, d)
             ),
-            lambda items, d: model.item_vectors(data.items[ITEM_ID][items], torch.full_like(items, d)),
+            lambda items, d: model.item_vectors(items, torch.full_like(items, d)),
             data,
         )
 

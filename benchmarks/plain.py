@@ -19,13 +19,13 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from adi_lite.data.batches import HISTORY
-from adi_lite.data.schema import MultiDomainDataset
+from adi_lite.data.schema import Column, Feature, MultiDomainDataset, Ragged
 from adi_lite.models.adi import ADINetwork
 from adi_lite.models.config import ModelConfig
 from adi_lite.models.registry import tower_widths
-from adi_lite.models.two_tower import ITEM_ID, USER_ID, TwoTower
+from adi_lite.models.two_tower import ITEM_ID, TwoTower
 from adi_lite.nn.adaptation import SEBlock
-from adi_lite.nn.embedding import module_key
+from adi_lite.nn.embedding import FeatureEmbedding, module_key
 from adi_lite.nn.normalization import DomainBatchNorm
 from adi_lite.nn.stacked import StackedLinear
 
@@ -105,8 +105,58 @@ class PlainNetwork(nn.Module):
         return pick([head(fused) for head in self.heads], domain)
 
 
+class PlainFields(nn.Module):
+    """The features of one side, one by one: rows (b,) in domains (b,) -> fields (b, f, e). Bags are padded to one length."""
+
+    def __init__(
+        self, features: Sequence[Feature], columns: dict[str, Column], num_domains: int, dim: int, std: float
+    ) -> None:
+        super().__init__()
+        self.features, self.num_domains = features, num_domains
+        self.columns = {f.name: _padded_column(columns[f.name]) for f in features}
+        sizes: dict[str, int] = {}
+        for f in features:
+            if f.kind != "dense":
+                sizes[module_key(f.table)] = max(f.size, sizes.get(module_key(f.table), 0))
+        self.tables = nn.ModuleDict({name: nn.Embedding(size, dim) for name, size in sizes.items()})
+        self.dense = nn.ModuleDict({module_key(f.name): nn.Linear(f.size, dim) for f in features if f.kind == "dense"})
+        for table in self.tables.values():
+            nn.init.normal_(table.weight, std=std)
+
+    def forward(self, rows: Tensor, domain: Tensor) -> list[Tensor]:
+        fields = []
+        for f in self.features:
+            column = self.columns[f.name]
+            if f.kind == "bag":
+                codes = column[rows * self.num_domains + domain if f.per_domain else rows]
+                fields.append(mean_of_bag(self.tables[module_key(f.table)], codes.clamp(min=0), codes >= 0))
+                continue
+            values = column[rows, domain] if f.per_domain else column[rows]
+            if f.kind == "dense":
+                fields.append(self.dense[module_key(f.name)](values))
+            else:
+                fields.append(self.tables[module_key(f.table)](values.long()))
+        return fields
+
+
+def mean_of_bag(table: nn.Embedding, codes: Tensor, kept: Tensor) -> Tensor:
+    """Padded codes (b, length) and which of them count -> (b, e)."""
+    weights = kept.unsqueeze(2).float()
+    return (table(codes) * weights).sum(1) / weights.sum(1).clamp(min=1)
+
+
+def _padded_column(column: Column) -> Tensor:
+    """A bag's codes as (rows, longest), filled up with -1."""
+    if not isinstance(column, Ragged):
+        return column
+    lengths = column.lengths()
+    out = torch.full((len(lengths), max(1, int(lengths.max()))), -1, dtype=torch.int64)
+    out[torch.arange(out.shape[1]) < lengths.unsqueeze(1)] = column.values.long()
+    return out
+
+
 class PlainADI(nn.Module):
-    """Two towers on user id, history and item id, with cosine similarity and an item bias.
+    """Two towers on all features and the history, with cosine similarity and an item bias.
 
     Raises:
         ValueError: the data or the settings have what this baseline does not cover.
@@ -116,32 +166,32 @@ class PlainADI(nn.Module):
         super().__init__()
         _check(config, data)
         self.config, self.num_domains = config, data.num_domains
-        users, items = data.schema.user[0].size, data.schema.item[0].size
-        self.user_table = nn.Embedding(users, config.dim)
+        shape = (data.num_domains, config.dim, config.embedding_std)
+        self.user_fields = PlainFields(data.schema.user, data.users, *shape)
+        self.item_fields = PlainFields(data.schema.item, data.items, *shape)
         self.history_table = nn.Embedding(data.num_items + 1, config.dim, padding_idx=0)
-        self.item_table = nn.Embedding(items, config.dim)
         self.user_domain = nn.Embedding(data.num_domains, config.dim)
         self.item_domain = nn.Embedding(data.num_domains, config.dim)
-        self.item_bias = nn.Embedding(items * data.num_domains, 1)
-        for table in (self.user_table, self.history_table, self.item_table, self.user_domain, self.item_domain):
+        for table in (self.history_table, self.user_domain, self.item_domain):
             nn.init.normal_(table.weight, std=config.embedding_std)
+        self.item_codes = data.items[ITEM_ID]
+        self.item_bias = nn.Embedding(next(f.size for f in data.schema.item if f.name == ITEM_ID) * data.num_domains, 1)
         nn.init.zeros_(self.item_bias.weight)
-        self.user_network = PlainNetwork(config, data.num_domains, 2)
-        self.item_network = PlainNetwork(config, data.num_domains, 1)
+        self.user_network = PlainNetwork(config, data.num_domains, len(data.schema.user) + 1)
+        self.item_network = PlainNetwork(config, data.num_domains, len(data.schema.item))
 
     def user_vectors(self, user: Tensor, history: Tensor, domain: Tensor) -> Tensor:
-        """Codes (b,), padded codes of past items (b, length), domains (b,) -> (b, out_dim + 1)."""
-        kept = (history != 0).unsqueeze(2).float()
-        past = (self.history_table(history) * kept).sum(1) / kept.sum(1).clamp(min=1)
-        fields = torch.stack([self.user_table(user), past], 1)
-        out = F.normalize(self.user_network(fields, self.user_domain(domain), domain), dim=1) / self.config.temperature
+        """Rows (b,), padded codes of past items (b, length), domains (b,) -> (b, out_dim + 1)."""
+        fields = [*self.user_fields(user, domain), mean_of_bag(self.history_table, history, history != 0)]
+        out = self.user_network(torch.stack(fields, 1), self.user_domain(domain), domain)
+        out = F.normalize(out, dim=1) / self.config.temperature
         return torch.cat([out, torch.ones(len(out), 1)], 1)
 
     def item_vectors(self, item: Tensor, domain: Tensor) -> Tensor:
-        """Codes (b,), domains (b,) -> (b, out_dim + 1)."""
-        fields = self.item_table(item).unsqueeze(1)
+        """Rows (b,), domains (b,) -> (b, out_dim + 1)."""
+        fields = torch.stack(self.item_fields(item, domain), 1)
         out = F.normalize(self.item_network(fields, self.item_domain(domain), domain), dim=1)
-        return torch.cat([out, self.item_bias(item * self.num_domains + domain)], 1)
+        return torch.cat([out, self.item_bias(self.item_codes[item] * self.num_domains + domain)], 1)
 
 
 class PlainDataset(Dataset):
@@ -158,7 +208,6 @@ class PlainDataset(Dataset):
         self.records = list(zip(*(getattr(data.train, c).tolist() for c in ("user", "item", "domain")), strict=True))
         self.history = {u: data.history.row(u).tolist() for u in set(data.train.user.tolist())}
         self.max_history = max_history or max(len(h) for h in self.history.values())
-        self.user_code, self.item_code = data.users[USER_ID].tolist(), data.items[ITEM_ID].tolist()
         self.catalogues = [c.tolist() for c in data.catalogues]
         self.row_negatives, self.random = row_negatives, random.Random(seed)
 
@@ -169,8 +218,8 @@ class PlainDataset(Dataset):
         user, item, domain = self.records[index]
         past = [v + 1 for v in self.history[user] if v != item][-self.max_history :]
         sample = {
-            "user": self.user_code[user],
-            "item": self.item_code[item],
+            "user": user,
+            "item": item,
             "domain": domain,
             "history": torch.tensor(past + [0] * (self.max_history - len(past))),
         }
@@ -179,15 +228,14 @@ class PlainDataset(Dataset):
             while len(drawn) < self.row_negatives:
                 other = self.random.choice(self.catalogues[domain])
                 if other != item:
-                    drawn.append(self.item_code[other])
+                    drawn.append(other)
             sample["negatives"] = torch.tensor(drawn)
         return sample
 
 
 def draw_shared(data: MultiDomainDataset, num_negatives: int, generator: torch.Generator) -> list[Tensor]:
-    """Codes of ``num_negatives`` items of each domain's catalogue, uniform and with replacement."""
-    codes = data.items[ITEM_ID]
-    return [codes[c[torch.randint(len(c), (num_negatives,), generator=generator)]] for c in data.catalogues]
+    """``num_negatives`` items of each domain's catalogue, uniform and with replacement."""
+    return [c[torch.randint(len(c), (num_negatives,), generator=generator)] for c in data.catalogues]
 
 
 def shared_loss(
@@ -225,14 +273,19 @@ def row_loss(model: PlainADI, batch: dict[str, Tensor]) -> Tensor:
 @torch.no_grad()
 def copy_weights(plain: PlainADI, model: TwoTower) -> None:
     """Give the baseline the weights and statistics of ADI, so that both are the same function."""
-    for side, network in (("user", plain.user_network), ("item", plain.item_network)):
-        tower = getattr(model, side)
-        tables = tower.embedding.tables
-        getattr(plain, f"{side}_table").weight.copy_(tables[module_key(f"{side}_id")].weight)
+    for side in ("user", "item"):
+        tower, fields = getattr(model, side), getattr(plain, f"{side}_fields")
+        _copy_fields(fields, tower.embedding)
         getattr(plain, f"{side}_domain").weight.copy_(tower.embedding.domain.weight)
-        _copy_network(network, tower.network)
+        _copy_network(getattr(plain, f"{side}_network"), tower.network)
     plain.history_table.weight.copy_(model.user.embedding.tables[HISTORY].weight)
     plain.item_bias.weight.copy_(model.bias.weight)
+
+
+def _copy_fields(plain: PlainFields, embedding: FeatureEmbedding) -> None:
+    for name, table in plain.tables.items():
+        table.weight.copy_(embedding.tables[name].weight)
+    plain.dense.load_state_dict(embedding.dense.state_dict())
 
 
 def _copy_network(plain: PlainNetwork, network: ADINetwork) -> None:
@@ -268,9 +321,10 @@ def _copy_norm(plain: PlainNorm, norm: DomainBatchNorm, *, first: int = 0, colum
 
 
 def _check(config: ModelConfig, data: MultiDomainDataset) -> None:
-    names = tuple(f.name for f in (*data.schema.user, *data.schema.item))
-    if names != (USER_ID, ITEM_ID) or not data.schema.history:
-        raise ValueError(f"the plain baseline reads {USER_ID}, {ITEM_ID} and histories; {data.name!r} has {names}")
+    if not data.schema.history:
+        raise ValueError(f"the plain baseline reads histories, which {data.name!r} does not have")
+    if ITEM_ID not in (f.name for f in data.schema.item):
+        raise ValueError(f"the plain baseline needs an item feature called {ITEM_ID!r}; {data.name!r} has none")
     covered = ModelConfig(
         method="adi", dim=config.dim, out_dim=config.out_dim, hidden=config.hidden, num_shared=config.num_shared,
         adaptation=config.adaptation if config.adaptation in ("none", "se") else "se", temperature=config.temperature,

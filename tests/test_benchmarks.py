@@ -6,13 +6,15 @@ import json
 import mmap
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from adi_lite.data.batches import InputBuilder, sort_by_domain
-from adi_lite.data.schema import Interactions, Ragged
+from adi_lite.data.registry import load_dataset
+from adi_lite.data.schema import Feature, Interactions, Ragged
 from adi_lite.models.two_tower import TwoTower
 from adi_lite.nn.embedding import module_key
 from adi_lite.training.objective import FixedNegativesObjective, Objective
@@ -31,9 +33,9 @@ from benchmarks.train_speed import SMOKE, synthetic
 SMALL = {"users": 60, "items": 50, "records": 400}
 
 
-def pair(num_domains=3, **changes):
+def pair(num_domains=3, data=None, **changes):
     """A small data set, ADI with statistics of its own, and the baseline with the same weights; both in eval mode."""
-    data = synthetic(num_domains, **SMALL)
+    data = data or synthetic(num_domains, **SMALL)
     config = settings(width=8, batch_size=64, num_negatives=20, **changes)
     model, plain = TwoTower(config.model, data.schema, data.num_items), PlainADI(config.model, data)
     with torch.no_grad():
@@ -44,7 +46,8 @@ def pair(num_domains=3, **changes):
 
 
 def collated(data, index):
-    return torch.utils.data.default_collate([PlainDataset(data, None, 0, 0)[int(i)] for i in index])
+    records = PlainDataset(data, None, 0, 0)
+    return torch.utils.data.default_collate([records[int(i)] for i in index])
 
 
 @pytest.mark.parametrize(
@@ -60,7 +63,18 @@ def collated(data, index):
     ids=str,
 )
 def test_with_the_same_weights_the_baseline_gives_the_same_vectors(changes):
-    data, _, model, plain = pair(**changes)
+    same_vectors(*pair(**changes))
+
+
+def test_with_features_of_every_kind_the_vectors_are_the_same(make_tiny):
+    rich = make_tiny(rich=True)
+    features = (*rich.schema.user, *rich.schema.item)
+    assert {(f.kind, f.per_domain) for f in features} >= {("bag", False), ("dense", True), ("categorical", False)}
+    same_vectors(*pair(data=rich))
+    same_vectors(*pair(data=load_dataset("simulator", preset="smoke")))
+
+
+def same_vectors(data, config, model, plain):
     train = data.train
     batch = sort_by_domain(train.user, train.item, train.domain, torch.arange(len(train)), data.num_domains)
     inputs = InputBuilder(data)
@@ -84,7 +98,8 @@ def test_with_the_same_negatives_the_baseline_gives_the_same_losses_and_gradient
     expected.sum().backward()
     losses.sum().backward()
     torch.testing.assert_close(
-        plain.item_table.weight.grad, model.item.embedding.tables[module_key("item_id")].weight.grad
+        plain.item_fields.tables[module_key("item_id")].weight.grad,
+        model.item.embedding.tables[module_key("item_id")].weight.grad,
     )
     torch.testing.assert_close(
         plain.user_network.heads[1].weight.grad, model.user.network.forward_network.weight.grad[1].T
@@ -98,15 +113,15 @@ def test_negatives_of_a_row_are_other_items_of_its_domain():
     records = PlainDataset(data, 5, 20, seed=0)
     for i in range(50):
         sample = records[i]
-        allowed = data.catalogues[sample["domain"]] + 1
+        allowed = data.catalogues[sample["domain"]]
         assert torch.isin(sample["negatives"], allowed).all()
         assert (sample["negatives"] != sample["item"]).all() and len(sample["negatives"]) == 20
-        assert len(sample["history"]) == 5 and (sample["history"] != sample["item"]).all()
+        assert len(sample["history"]) == 5 and (sample["history"] != sample["item"] + 1).all()
 
 
 def test_loss_against_negatives_of_each_row():
     data, _, _, plain = pair()
-    rows = collated(data, range(10)) | {"negatives": torch.randint(1, 51, (10, 4))}
+    rows = collated(data, range(10)) | {"negatives": torch.randint(0, 50, (10, 4))}
     losses = row_loss(plain, rows)
     users = plain.user_vectors(rows["user"], rows["history"], rows["domain"])
     for i in range(10):
@@ -124,8 +139,13 @@ def test_pick_takes_each_row_from_its_domain():
 def test_the_baseline_refuses_what_it_does_not_cover(make_tiny):
     with pytest.raises(ValueError, match="these differ: fusion"):
         PlainADI(settings(fusion="sum").model, synthetic(2, **SMALL))
-    with pytest.raises(ValueError, match="reads user_id, item_id"):
-        PlainADI(settings().model, make_tiny(rich=True))
+    data = make_tiny()
+    for schema, message in (
+        (replace(data.schema, history=False), "reads histories"),
+        (replace(data.schema, item=(Feature("brand", "categorical", 3),)), "feature called 'item_id'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            PlainADI(settings().model, SimpleNamespace(schema=schema, name="shop"))
 
 
 @pytest.mark.parametrize("make", [library_step, plain_step])
