@@ -14,6 +14,7 @@ from adi_lite.experiments.industrial import ADI_SE
 from adi_lite.experiments.named import named_config
 from adi_lite.models.scorer import ModelScorer
 from adi_lite.models.two_tower import TwoTower
+from benchmarks.evaluation_profile import profile_evaluation
 from benchmarks.learners import library_learner, random_part
 from benchmarks.measure import interleaved
 
@@ -82,6 +83,7 @@ def whole_corpus(items: int, records: int, rounds: int) -> dict[str, object]:
         "seconds": round(seconds, 3),
         "seconds_best": round(min(wall), 3),
         "cpu_seconds": round(statistics.median(cpu), 3),
+        "bound": profile_evaluation(model, data, K, rounds),
         "goal": {"goal": GOAL_SECONDS, "measured": round(seconds, 3), "reached": seconds <= GOAL_SECONDS},
     }
 

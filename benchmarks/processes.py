@@ -34,18 +34,11 @@ SIZES = ("domains", "users", "items", "records", "width", "batch_size", "epochs"
 def main(argv: list[str] | None = None) -> None:
     """Measure, print the JSON object on standard output and a table on standard error, and write the object to a file."""
     args = _arguments(argv)
-    sizes = {name: getattr(args, name) for name in SIZES}
-    sides = {}
-    for on_disk in (False, True):
-        for processes in args.processes if not on_disk else args.processes[:2]:
-            name = f"{processes} process{'es' * (processes > 1)}{', tables on disk' * on_disk}"
-            sides[name] = measure(processes, on_disk, sizes, args.disk)
-        if not on_disk:
-            apart = max(2, os.cpu_count() or 2)
-            sides[f"{apart} runs apart"] = measure(apart, on_disk, sizes, args.disk, apart=True)
-    first = next(iter(sides.values()))
-    for side in sides.values():
-        side["times_speed_of_first"] = round(side["records_per_second"] / first["records_per_second"], 3)
+    sizes = {name: getattr(args, name) for name in SIZES} | {"batch_size": args.batch_size[0]}
+    sides = _sides(args, sizes, on_disk=True)
+    for batch_size in args.batch_size[1:]:
+        more = _sides(args, {**sizes, "batch_size": batch_size}, on_disk=False)
+        sides |= {f"{name}, batches of {batch_size:,}": side for name, side in more.items()}
     rows = sizes["users"] + 2 * sizes["items"]
     tables = {"tables_mib": round((rows * sizes["width"] + sizes["items"] * sizes["domains"]) * 4 / 2**20, 1)}
     result = {"about": {**machine(), "threads": 1, **sizes, **tables}, "sides": sides}
@@ -54,9 +47,25 @@ def main(argv: list[str] | None = None) -> None:
         [n, f"{s['records_per_second']:,.0f}", f"{s['times_speed_of_first']:.2f}", *_greatest(s)]
         for n, s in sides.items()
     ]
-    header = ["", "records/s", "times the first", "peak MiB a process", "of it anonymous"]
+    header = ["", "records/s", "times one process", "peak MiB a process", "of it anonymous"]
     title = f"{sizes['records']:,} records, tables of {tables['tables_mib']:,} MiB"
     Console(stderr=True).print(table(title, header, lines))
+
+
+def _sides(args: argparse.Namespace, sizes: dict[str, int], on_disk: bool) -> dict[str, dict]:
+    """The sides of one batch size, with tables in memory and, if asked for, ``on_disk``."""
+    sides = {}
+    for disk in (False, True)[: 1 + on_disk]:
+        for processes in args.processes if not disk else args.processes[:2]:
+            name = f"{processes} process{'es' * (processes > 1)}{', tables on disk' * disk}"
+            sides[name] = measure(processes, disk, sizes, args.disk)
+        if not disk:
+            apart = max(2, os.cpu_count() or 2)
+            sides[f"{apart} runs apart"] = measure(apart, disk, sizes, args.disk, apart=True)
+    first = next(iter(sides.values()))
+    for side in sides.values():
+        side["times_speed_of_first"] = round(side["records_per_second"] / first["records_per_second"], 3)
+    return sides
 
 
 def measure(processes: int, on_disk: bool, sizes: dict[str, int], disk: Path, apart: bool = False) -> dict[str, object]:
@@ -143,7 +152,9 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--items", type=int, default=500_000)
     parser.add_argument("--records", type=int, default=200_000)
     parser.add_argument("--width", type=int, default=64)
-    parser.add_argument("--batch-size", type=int, default=1024)
+    parser.add_argument(
+        "--batch-size", type=int, nargs="+", default=[1024, 4096], help="default 1024 4096; the first one on disk"
+    )
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--disk", type=Path, default=ROOT / "runs", help="folder on a disk (default runs/)")
     output_options(parser, "processes")
@@ -151,8 +162,9 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     if args.smoke:
         args.processes = [1, 2]
         args.domains, args.users, args.items, args.records = 2, 100, 80, 600
-        args.width, args.batch_size, args.epochs = 8, 200, 2
-    for name, value in (*((n, getattr(args, n)) for n in SIZES), *(("processes", p) for p in args.processes)):
+        args.width, args.batch_size, args.epochs = 8, [200], 2
+    listed = [(name, value) for name in ("processes", "batch_size") for value in getattr(args, name)]
+    for name, value in (*((n, getattr(args, n)) for n in SIZES if n != "batch_size"), *listed):
         if not value > 0:
             parser.error(f"--{name.replace('_', '-')} must be more than 0, got {value}")
     return args

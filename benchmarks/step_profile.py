@@ -41,9 +41,7 @@ def profile_step(data: MultiDomainDataset, config: Config, steps: int = 30) -> d
     parameters = sum(p.numel() for p in model.parameters())
     logits = _logits(data, config, batches[0].counts)
     seconds: dict[str, list[float]] = {k: [] for k in ("forward", "backward", "optimizer")}
-    rates: dict[str, list[float]] = {"flops_per_second": [], "bytes_per_second": []}
-    a, b = torch.randn(1024, 1024), torch.randn(1024, 1024)
-    touched = torch.ones(4 * parameters)  # weights, gradients, two moments
+    rates = Rates(4 * parameters)  # weights, gradients, two moments
     for i in range(steps):
         loss_of: list[torch.Tensor] = []
         batch = batches[i % len(batches)]
@@ -53,27 +51,23 @@ def profile_step(data: MultiDomainDataset, config: Config, steps: int = 30) -> d
         def forward(batch: object = batch, out: list[torch.Tensor] = loss_of) -> None:
             out.append(objective(model, batch, generator).sum() / len(batch))
 
-        seconds["forward"].append(_time(forward))
-        seconds["backward"].append(_time(loss_of[0].backward))
-        seconds["optimizer"].append(_time(lambda: [o.step() for o in optimizers]))
+        seconds["forward"].append(timed(forward))
+        seconds["backward"].append(timed(loss_of[0].backward))
+        seconds["optimizer"].append(timed(lambda: [o.step() for o in optimizers]))
         if i % 5 == 0:
-            rates["flops_per_second"].append(2 * 1024**3 / _time(lambda: torch.mm(a, b)))
-            rates["bytes_per_second"].append(2 * touched.nbytes / _time(lambda: touched.mul_(1.0)))
-    # Medians of the parts; of the rates the second best, as other load only ever takes from them.
+            rates.measure()
     parts = {k: 1e3 * sorted(v)[len(v) // 2] for k, v in seconds.items()}
     best = {k: 1e3 * min(v) for k, v in seconds.items()}
-    rate = {k: sorted(v)[-min(2, len(v))] for k, v in rates.items()}
     moved = {"adam": 4 * 8 * parameters, "logits": 4 * 5 * logits}
     bound = {
-        "multiplications": 1e3 * flops / rate["flops_per_second"],
-        **{k: 1e3 * v / rate["bytes_per_second"] for k, v in moved.items()},
+        "multiplications": 1e3 * flops / rates.flops_per_second,
+        **{k: 1e3 * v / rates.bytes_per_second for k, v in moved.items()},
     }
     return {
         "flops": flops,
         "bytes": moved,
         "parameters": parameters,
-        "gflops_per_second": round(rate["flops_per_second"] / 1e9, 2),
-        "gbytes_per_second": round(rate["bytes_per_second"] / 1e9, 2),
+        **rates.rounded(),
         "cpu_ms": {k: round(v, 3) for k, v in parts.items()},
         "cpu_ms_best": {k: round(v, 3) for k, v in best.items()},
         "bound_ms": {k: round(v, 3) for k, v in bound.items()},
@@ -81,13 +75,49 @@ def profile_step(data: MultiDomainDataset, config: Config, steps: int = 30) -> d
     }
 
 
+class Rates:
+    """What this machine can do, measured between rounds of something else.
+
+    Multiplications of a large matrix by another, and scaling ``numbers`` of them in place. Of each the second best round
+    counts, as other load only ever takes from them.
+    """
+
+    def __init__(self, numbers: int) -> None:
+        self._a, self._b, self._touched = torch.randn(1024, 1024), torch.randn(1024, 1024), torch.ones(numbers)
+        self._flops: list[float] = []
+        self._bytes: list[float] = []
+
+    def measure(self) -> None:
+        self._flops.append(2 * 1024**3 / timed(lambda: torch.mm(self._a, self._b)))
+        self._bytes.append(2 * self._touched.nbytes / timed(lambda: self._touched.mul_(1.0)))
+
+    @property
+    def flops_per_second(self) -> float:
+        return sorted(self._flops)[-min(2, len(self._flops))]
+
+    @property
+    def bytes_per_second(self) -> float:
+        return sorted(self._bytes)[-min(2, len(self._bytes))]
+
+    def rounded(self) -> dict[str, float]:
+        return {
+            "gflops_per_second": round(self.flops_per_second / 1e9, 2),
+            "gbytes_per_second": round(self.bytes_per_second / 1e9, 2),
+        }
+
+
 def _logits(data: MultiDomainDataset, config: Config, counts: tuple[int, ...]) -> int:
     negatives = [min(config.train.num_negatives, len(c)) for c in data.catalogues]
     return sum(n * m for n, m in zip(counts, negatives, strict=True))
 
 
-def _time(work: Callable[[], object]) -> float:
-    """Processor seconds of the process; with one thread, free of what else the machine does."""
-    started = time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
+def timed(work: Callable[[], object]) -> float:
+    """Seconds by :func:`clock`."""
+    started = clock()
     work()
-    return (time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()) - started
+    return clock() - started
+
+
+def clock() -> float:
+    """Processor seconds of the process where it has one thread, free of what else the machine does; else wall clock."""
+    return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()

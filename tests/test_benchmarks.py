@@ -250,6 +250,10 @@ def test_parts_can_be_added_to_the_published_result(tmp_path, capsys, monkeypatc
     result = json.loads(capsys.readouterr().out)
     assert result["about"] == {"when": "before"} and result["speed"] == {"64": {"adi": {}}}
     assert result["whole_corpus"]["items"] == 1000 and result["whole_corpus"]["queries"] > 100
+    bound = result["whole_corpus"]["bound"]
+    assert 0 < bound["share_of_bound"] < 1 and all(
+        b < s for b, s in zip(bound["bound_seconds"].values(), bound["seconds"].values(), strict=True)
+    )
     assert set(result["measured_apart"]) == {"whole_corpus"}
 
 
@@ -288,7 +292,8 @@ def test_the_command_prints_one_object_and_writes_it(tmp_path, capsys):
     assert set(result["items"]["slope_of_cpu_time"]) == {"adi", "adi_rowwise"}
     assert set(result["shared"]["points"]) == {"1", "2"} and set(result["records"]["points"]) == {"100", "200"}
     assert result["recall"]["adi"]["epochs"] == 1 and 0 < result["recall"]["plain_row"]["best"] < 1
-    assert 0 < result["bound"]["share_of_bound"] < 1 and result["bound"]["flops"] > 0
+    assert list(result["bound"]) == [str(b) for b in SMOKE.batch_sizes]
+    assert all(0 < bound["share_of_bound"] < 1 and bound["flops"] > 0 for bound in result["bound"].values())
     assert "Cost by width" in printed.err and "Training, xmarket-sample" in printed.err
 
 
@@ -322,6 +327,29 @@ def test_processes_and_tables_on_disk_train_the_same(tmp_path, capsys):
     assert one["times_speed_of_first"] == 1.0 and two["records_per_second"] > 0
     assert len(two["peak_mib"]) == len(two_on_disk["anonymous_mib"]) == 2
     assert "tables of" in printed.err and not any((tmp_path / "disk").iterdir())
+
+
+def test_sides_of_every_batch_size_are_measured_against_one_process_of_it(tmp_path, capsys, monkeypatch):
+    asked = []
+
+    def measure(number, on_disk, sizes, disk, apart=False):
+        asked.append((number, on_disk, sizes["batch_size"], apart))
+        figures = {"records_per_second": 10.0 * len(asked), "loss": 1.0, "peak_mib": [1.0], "anonymous_mib": [None]}
+        return {"processes": number, "apart": apart, **figures}
+
+    monkeypatch.setattr(processes, "measure", measure)
+    monkeypatch.setattr(processes.os, "cpu_count", lambda: 2)
+    options = ["--processes", "1", "2", "--batch-size", "64", "4096", "--out", str(tmp_path / "out.json")]
+    processes.main(options)
+    assert asked == [
+        (1, False, 64, False), (2, False, 64, False), (2, False, 64, True), (1, True, 64, False), (2, True, 64, False),
+        (1, False, 4096, False), (2, False, 4096, False), (2, False, 4096, True),
+    ]  # fmt: skip
+    result = json.loads(capsys.readouterr().out)
+    times = {name: side["times_speed_of_first"] for name, side in result["sides"].items()}
+    assert times["1 process"] == times["1 process, batches of 4,096"] == 1.0
+    assert times["2 processes"] == 2.0 and times["2 processes, batches of 4,096"] == round(70 / 60, 3)
+    assert result["about"]["batch_size"] == 64
 
 
 def fresh_memory(mib: int) -> mmap.mmap:
