@@ -56,11 +56,21 @@ def add_option(parser: argparse.ArgumentParser) -> None:
 
 
 def added(result: dict, path: Path) -> dict:
-    """What is published at ``path`` with these parts in place of its own, each of which keeps saying where it was measured."""
+    """What is published at ``path`` with these parts in place of its own, each of which keeps saying where it was measured.
+
+    The sides of a ``recall`` part, seconds to a target and no ratios, take the place of their own; the others stay.
+    """
     before = json.loads(path.read_text()) if path.is_file() else {}
-    measured = {part: result["about"] for part in result if part not in ("about", "goal")}
-    told = {**before.get("measured_apart", {}), **measured}
-    return {**before, **{k: v for k, v in result.items() if k != "about" or not before}, "measured_apart": told}
+    told, parts = dict(before.get("measured_apart", {})), {}
+    for part, value in result.items():
+        kept = before.get(part) if part == "recall" else None
+        if kept and kept["target"] == value["target"]:
+            parts[part] = {**kept, **value}
+            told.update({f"recall of {side}": result["about"] for side in value if side != "target"})
+        elif part != "about":
+            parts[part] = value
+            told.update({part: result["about"]} if part != "goal" else {})
+    return {**before, **parts, "about": before.get("about", result["about"]), "measured_apart": told}
 
 
 def finish(result: dict, *files: Path) -> None:

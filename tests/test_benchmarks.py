@@ -26,6 +26,7 @@ from benchmarks.learners import Learner, padded, plain_learner
 from benchmarks.measure import Timing, interleaved, slope
 from benchmarks.memory import AnonymousPeak, anonymous_mib, peak_memory_mib, peak_of_this_process_mib
 from benchmarks.plain import PlainADI, PlainDataset, copy_weights, draw_shared, pick, row_loss, shared_loss
+from benchmarks.report import added
 from benchmarks.steps import library_step, plain_step, settings
 from benchmarks.time_to_recall import seconds_to_recall
 from benchmarks.train_speed import SMOKE, synthetic
@@ -295,6 +296,20 @@ def test_the_command_prints_one_object_and_writes_it(tmp_path, capsys):
     assert list(result["bound"]) == [str(b) for b in SMOKE.batch_sizes]
     assert all(0 < bound["share_of_bound"] < 1 and bound["flops"] > 0 for bound in result["bound"].values())
     assert "Cost by width" in printed.err and "Training, xmarket-sample" in printed.err
+
+
+def test_added_sides_of_a_recall_part_leave_the_others(tmp_path):
+    file = tmp_path / "packages.json"
+    first = {"about": {"when": 1}, "speed": {"a": 1}, "recall": {"target": 0.1, "a": 5, "b": 6}, "goal": {}}
+    assert added(first, file)["recall"] == first["recall"]
+    file.write_text(json.dumps(first))
+    second = {"about": {"when": 2}, "recall": {"target": 0.1, "b": 7, "c": 8}}
+    both = added(second, file)
+    assert both["recall"] == {"target": 0.1, "a": 5, "b": 7, "c": 8} and both["speed"] == {"a": 1}
+    assert both["about"] == {"when": 1}
+    assert both["measured_apart"] == {"recall of b": {"when": 2}, "recall of c": {"when": 2}}
+    other = added({"about": {"when": 3}, "recall": {"target": 0.2, "c": 8}}, file)
+    assert other["recall"] == {"target": 0.2, "c": 8} and other["measured_apart"] == {"recall": {"when": 3}}
 
 
 def test_a_step_with_negatives_of_the_row_has_their_loss(monkeypatch):
