@@ -15,7 +15,7 @@ from adi_lite.models.scorer import ModelScorer
 from adi_lite.models.two_tower import Tower, TwoTower
 from benchmarks.step_profile import Rates, clock
 
-PARTS = ("item vectors", "user vectors", "scores", "ranks")
+PARTS = ("item vectors", "user vectors", "scores and ranks")
 
 
 def profile_evaluation(model: TwoTower, data: MultiDomainDataset, k: int, rounds: int) -> dict[str, object]:
@@ -25,8 +25,7 @@ def profile_evaluation(model: TwoTower, data: MultiDomainDataset, k: int, rounds
     bytes that cannot be avoided at the bandwidth of scaling a large array in place:
 
     - vectors: each field of each row is read once from its table;
-    - scores: each is written once;
-    - ranks: each score is read once.
+    - scores and ranks: each score is written once and read once.
 
     Times are medians of rounds, with the rates measured between them.
     """
@@ -37,10 +36,7 @@ def profile_evaluation(model: TwoTower, data: MultiDomainDataset, k: int, rounds
         scorer = _TimedScorer(dict.fromkeys(range(data.num_domains), model), data)
         started = clock()
         evaluation = evaluate(scorer, data, "test", "corpus", (k,), exclude_seen=False)
-        scorer.seconds["ranks"] = clock() - started - scorer.seconds["all scores"]
-        scorer.seconds["scores"] = (
-            scorer.seconds["all scores"] - scorer.seconds["item vectors"] - scorer.seconds["user vectors"]
-        )
+        scorer.seconds["scores and ranks"] = clock() - started - sum(scorer.seconds.values())
         for name in PARTS:
             seconds[name].append(scorer.seconds[name])
     rates.measure()
@@ -57,12 +53,11 @@ def profile_evaluation(model: TwoTower, data: MultiDomainDataset, k: int, rounds
         for d in range(data.num_domains):
             untimed.user_vectors(user[domain == d], d)
     flops["user vectors"] = counter.get_total_flops()
-    flops["scores"] = 2 * scores * untimed.item_vectors(0).shape[1]
+    flops["scores and ranks"] = 2 * scores * untimed.item_vectors(0).shape[1]
     moved = {
         "item vectors": 4 * rows["item"] * _numbers_of_a_row(model.item),
         "user vectors": 4 * rows["user"] * _numbers_of_a_row(model.user),
-        "scores": 4 * scores,
-        "ranks": 4 * scores,
+        "scores and ranks": 2 * 4 * scores,
     }
     parts = {name: sorted(values)[len(values) // 2] for name, values in seconds.items()}
     bound = {name: flops[name] / rates.flops_per_second + moved[name] / rates.bytes_per_second for name in PARTS}
@@ -81,7 +76,7 @@ class _TimedScorer(ModelScorer):
 
     def __init__(self, models: dict[int, TwoTower], data: MultiDomainDataset) -> None:
         super().__init__(models, data)
-        self.seconds = dict.fromkeys(("item vectors", "user vectors", "all scores"), 0.0)
+        self.seconds = dict.fromkeys(("item vectors", "user vectors"), 0.0)
 
     def item_vectors(self, domain: int) -> Tensor:
         with self._counting("item vectors"):
@@ -90,10 +85,6 @@ class _TimedScorer(ModelScorer):
     def user_vectors(self, users: Tensor, domain: int) -> Tensor:
         with self._counting("user vectors"):
             return super().user_vectors(users, domain)
-
-    def scores(self, users: Tensor, domain: int) -> Tensor:
-        with self._counting("all scores"):
-            return super().scores(users, domain)
 
     @contextmanager
     def _counting(self, part: str) -> Iterator[None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import torch
@@ -12,11 +12,13 @@ from adi_lite.data.schema import MultiDomainDataset, Ragged
 from adi_lite.evaluation.queries import Queries, columns_of
 from adi_lite.evaluation.ranking import Ranking, count_ranks, mrr, ndcg_at_k, recall_at_k
 from adi_lite.evaluation.results import Evaluation
-from adi_lite.evaluation.scorer import Scorer
+from adi_lite.evaluation.scorer import Scorer, prepared
 
 __all__ = ["Evaluation", "Ranking", "Scorer", "evaluate", "mrr", "ndcg_at_k", "recall_at_k"]
 
 _BYTES_A_SCORE = 8  # float32, and room for comparisons
+_USERS = 4096
+"""Users that a scorer prepares at a time."""
 
 
 @torch.no_grad()
@@ -59,9 +61,8 @@ def evaluate(
     seen = queries.seen() if protocol == "corpus" and exclude_seen else None
     places = Ragged(torch.arange(len(queries.positives.values)), queries.positives.offsets)
     greater, ties = torch.zeros_like(places.values), torch.zeros_like(places.values)
-    for domain, part in queries.chunks(max_bytes, _BYTES_A_SCORE):
+    for domain, part, scores in _scores(scorer, queries, max_bytes):
         at = places.take(part)
-        scores = _scores(scorer, queries, part, domain)
         row, item, catalogue = at.row_of_value(), queries.positives.values[at.values], dataset.catalogues[domain]
         if lists is not None:
             _check_listed(queries, part, lists[part], row, item)
@@ -120,9 +121,17 @@ def _rank_in_catalogue(
     return greater, ties
 
 
-def _scores(scorer: Scorer, queries: Queries, part: Tensor, domain: int) -> Tensor:
-    """(n, N) scores of one chunk, checked."""
-    scores = scorer.scores(queries.user[part], domain)
+def _scores(scorer: Scorer, queries: Queries, max_bytes: int) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Domain, query numbers (n,) and scores (n, N), a piece at a time."""
+    for domain, group in queries.groups(_USERS):
+        of_slice = prepared(scorer, queries.user[group], domain)
+        size = max(1, max_bytes // (len(queries.dataset.catalogues[domain]) * _BYTES_A_SCORE))
+        for start in range(0, len(group), size):
+            own = slice(start, start + size)
+            yield domain, group[own], _checked(of_slice(own), queries, group[own], domain)
+
+
+def _checked(scores: Tensor, queries: Queries, part: Tensor, domain: int) -> Tensor:
     name, want = queries.dataset.domains[domain], (len(part), len(queries.dataset.catalogues[domain]))
     if tuple(scores.shape) != want or not scores.is_floating_point():
         raise ValueError(

@@ -58,13 +58,12 @@ class Queries:
         user = self.dataset.user_ids[int(self.user[query])]
         return f"user {user} in domain {self.dataset.domains[int(self.domain[query])]!r}"
 
-    def chunks(self, max_bytes: int, bytes_a_score: int) -> Iterator[tuple[int, Tensor]]:
-        """Domain and query numbers of pieces whose scores over the whole catalogue take ``max_bytes``."""
-        for d, catalogue in enumerate(self.dataset.catalogues):
-            rows = (self.domain == d).nonzero().squeeze(1)
-            size = max(1, max_bytes // (len(catalogue) * bytes_a_score))
-            for part in rows.split(size) if len(rows) else ():
-                yield d, part
+    def groups(self, size: int) -> Iterator[tuple[int, Tensor]]:
+        """Domain and query numbers of at most ``size`` queries at a time."""
+        for d in range(self.dataset.num_domains):
+            for group in (self.domain == d).nonzero().squeeze(1).split(size):
+                if len(group):
+                    yield d, group
 
     def seen(self) -> Ragged:
         """Distinct items that each query's user took in its domain in earlier splits, without the query's positives."""

@@ -72,9 +72,7 @@ def count_ranks(
         at = first[rows] + j
         part = scores if len(rows) == len(scores) else scores[rows]
         bar = positive[at]
-        # A sum of booleans is six times faster in int32 than in the int64 that it defaults to.
-        greater[at] = (part > bar[:, None]).sum(1, dtype=torch.int32).long()
-        equal[at] = (part == bar[:, None]).sum(1, dtype=torch.int32).long()
+        greater[at], equal[at] = _greater_and_equal(part, bar)
         if hidden is not None:
             hidden_row, hidden_score = hidden
             bars = torch.full_like(scores[:, 0], torch.nan)  # no comparison with NaN holds
@@ -83,6 +81,22 @@ def count_ranks(
             greater[at] -= torch.bincount(hidden_row[above], minlength=len(scores))[rows]
             equal[at] -= torch.bincount(hidden_row[same], minlength=len(scores))[rows]
     return greater, equal
+
+
+LONG_ROW = 2048
+"""Scores of a row from which on a call of NumPy for each row is worth its while."""
+
+
+def _greater_and_equal(scores: Tensor, bar: Tensor) -> tuple[Tensor, Tensor]:
+    """How many of each row's scores (n, c) are greater than its ``bar`` (n,), and how many are equal."""
+    if scores.device.type == "cpu" and scores.shape[1] >= LONG_ROW and scores.dtype in (torch.float32, torch.float64):
+        # Row by row, NumPy compares and counts five times as fast as PyTorch.
+        rows = zip(scores.detach().numpy(), bar.detach().numpy(), strict=True)
+        counts = torch.tensor([(np.count_nonzero(r > b), np.count_nonzero(r == b)) for r, b in rows])
+        return counts[:, 0], counts[:, 1]
+    # A sum of booleans is six times faster in int32 than in the int64 that it defaults to.
+    above, same = scores > bar[:, None], scores == bar[:, None]
+    return above.sum(1, dtype=torch.int32).long(), same.sum(1, dtype=torch.int32).long()
 
 
 def recall_at_k(ranking: Ranking, k: int) -> np.ndarray:

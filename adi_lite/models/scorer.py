@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -58,7 +58,12 @@ class ModelScorer:
 
     def scores(self, users: Tensor, domain: int) -> Tensor:
         """(n, size of the catalogue) scores, higher is better."""
-        return self.user_vectors(users, domain) @ self.item_vectors(domain).T
+        return self.prepare(users, domain)(slice(None))
+
+    def prepare(self, users: Tensor, domain: int) -> Callable[[slice], Tensor]:
+        """Embeds all ``users`` at once; gives the scores of a slice of them."""
+        vectors, items = self.user_vectors(users, domain), self.item_vectors(domain).T
+        return lambda part: vectors[part] @ items
 
     def num_parameters(self) -> dict[str, int]:
         """Trained parameters of the networks and of the embeddings, all models together.

@@ -10,6 +10,7 @@ import torch
 from evaluation_worlds import Fixed, random_world, records, world
 
 from adi_lite.data.schema import Candidates, Interactions
+from adi_lite.evaluation import metrics
 from adi_lite.evaluation.metrics import Evaluation, Scorer, evaluate
 
 
@@ -71,6 +72,28 @@ def test_does_not_depend_on_chunks_or_order_of_records(protocol):
         pieces = evaluate(scorer, other, protocol=protocol, max_bytes=max_bytes)
         for name, values in whole.metrics.items():
             np.testing.assert_array_equal(values, pieces.metrics[name])
+
+
+def test_a_scorer_may_prepare_many_users_at_once(monkeypatch):
+    data = random_world(5)
+    prepared = []
+
+    class Preparing(Fixed):
+        def prepare(self, users, domain):
+            prepared.append(len(users))
+            scores = super().scores(users, domain)
+            return lambda part: scores[part]
+
+        def scores(self, users, domain):
+            pytest.fail("prepared, and not asked again")
+
+    monkeypatch.setattr(metrics, "_USERS", 7)
+    table = torch.rand(data.num_users, data.num_items)
+    got = evaluate(Preparing(table, data), data, protocol="corpus", max_bytes=8 * 100)
+    want = evaluate(Fixed(table, data), data, protocol="corpus")
+    for name, values in want.metrics.items():
+        np.testing.assert_array_equal(values, got.metrics[name])
+    assert max(prepared) == 7 and sum(prepared) == len(want.user)
 
 
 def test_memory_bound_holds():

@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from adi_lite.evaluation import ranking
 from adi_lite.evaluation.ranking import Ranking, count_ranks, mrr, ndcg_at_k, recall_at_k
 
 
@@ -97,6 +98,22 @@ def test_hidden_entries_count_neither_as_better_nor_as_tied():
     greater, equal = count_ranks(scores, row, positive, hidden)
     assert greater.tolist() == [0, 2, 0]
     assert equal.tolist() == [2, 1, 4]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_long_rows_are_counted_like_short_ones(monkeypatch, dtype):
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randint(-2, 3, (40, 30), generator=generator).to(dtype)
+    scores[0, 3], scores[1, 4] = torch.inf, -torch.inf
+    row = torch.sort(torch.randint(0, 40, (60,), generator=generator)).values
+    positive = scores[row, torch.randint(0, 30, (60,), generator=generator)]
+    hidden = torch.tensor([0, 0, 7]), scores[[0, 0, 7], [1, 3, 5]]
+    monkeypatch.setattr(ranking, "LONG_ROW", 31)
+    short = count_ranks(scores, row, positive, hidden)
+    monkeypatch.setattr(ranking, "LONG_ROW", 30)
+    long = count_ranks(scores.requires_grad_(), row, positive, hidden)
+    for one, other in zip(short, long, strict=True):
+        assert one.dtype == other.dtype == torch.int64 and torch.equal(one, other)
 
 
 def test_errors_say_what_is_wrong():
