@@ -17,7 +17,7 @@ from adi_lite.training.config import Config
 from adi_lite.training.optim import build_optimizers
 from adi_lite.training.trainer import _Run
 from benchmarks.plain import PlainADI, PlainDataset, row_loss
-from benchmarks.steps import Step, update
+from benchmarks.steps import Step, endless, update
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,8 @@ class Learner:
     """The model as it stands, in evaluation mode."""
     negatives: str
     """What a record is compared with in training, in words."""
+    epochs_a_call: float = 1.0
+    """How much of an epoch a call of ``epoch`` makes, where that would take too long between two validations."""
 
 
 def library_learner(data: MultiDomainDataset, config: Config) -> Learner:
@@ -52,9 +54,17 @@ def library_learner(data: MultiDomainDataset, config: Config) -> Learner:
 
 
 def plain_learner(
-    data: MultiDomainDataset, config: Config, *, row_negatives: int = 20, max_history: int = 50
+    data: MultiDomainDataset,
+    config: Config,
+    *,
+    row_negatives: int = 20,
+    max_history: int = 50,
+    records_a_call: int | None = None,
 ) -> Learner:
-    """The plain loop with negatives of each row, as public code has them."""
+    """The plain loop with negatives of each row, as public code has them.
+
+    With ``records_a_call``, a call of ``epoch`` goes on for about so many records, from one epoch into the next.
+    """
     torch.manual_seed(config.train.seed)
     model = PlainADI(config.model, data)
     optimizers = build_optimizers(model, config.train)
@@ -62,11 +72,16 @@ def plain_learner(
     generator = torch.Generator().manual_seed(config.train.seed)
     loader = DataLoader(records, config.train.batch_size, shuffle=True, generator=generator)
 
+    steps = min(len(loader), max(1, round((records_a_call or len(records)) / config.train.batch_size)))
+    batches = endless(loader)
+
     def epoch() -> int:
         model.train()
-        for batch in loader:
+        trained = 0
+        for batch in itertools.islice(batches, steps):
             update(optimizers, row_loss(model, batch).mean())
-        return len(records)
+            trained += len(batch["item"])
+        return trained
 
     def scorer() -> Scorer:
         model.eval()
@@ -78,7 +93,7 @@ def plain_learner(
             data,
         )
 
-    return Learner(epoch, scorer, f"{row_negatives}, of the row")
+    return Learner(epoch, scorer, f"{row_negatives}, of the row", steps / len(loader))
 
 
 def random_part(records: Interactions, number: int) -> Interactions:

@@ -37,7 +37,7 @@ PARTS = ("speed", "memory", "recall")
 @dataclass(frozen=True)
 class Side:
     title: str
-    build: Callable[[MultiDomainDataset, int, int], Learner]
+    build: Callable[..., Learner]
     """From the data, the width and the batch size."""
     package: str | None = None
     two_towers: bool = True
@@ -62,7 +62,7 @@ SIDES: dict[str, Side] = {
     "adi_in_batch": Side("ADI-SE, in-batch", _adi(sampler="in_batch")),
     "adi_row": Side("ADI-SE, negatives of the row", _adi(fixed_negatives=True, num_negatives=20)),
     "dnn": Side("DNN of this library", _adi(method="dnn")),
-    "plain_row": Side("Plain loop", lambda data, w, b: plain_learner(data, settings(width=w, batch_size=b))),
+    "plain_row": Side("Plain loop", lambda data, w, b, **o: plain_learner(data, settings(width=w, batch_size=b), **o)),
     "rechub_youtube_dnn": Side("YoutubeDNN", _rechub("youtube_dnn"), "torch-rechub"),
     "rechub_dssm": Side("DSSM, in-batch", _rechub("dssm"), "torch-rechub"),
     "rechub_youtube_dnn_1024": Side(
@@ -99,7 +99,8 @@ def main(argv: list[str] | None = None) -> None:
             result["recall"] = {"target": args.target}
             for name in args.recall_sides or args.sides:
                 console.print(f"[dim]measuring time to Recall@10 of {args.target}: {name} …[/]")
-                learner = SIDES[name].build(data, args.width, args.batch_size)
+                options = {"records_a_call": args.records_a_call} if name == "plain_row" else {}
+                learner = SIDES[name].build(data, args.width, args.batch_size, **options)
                 limits = {"max_epochs": args.max_epochs, "max_seconds": args.max_seconds}
                 result["recall"][name] = seconds_to_recall(learner, data, args.target, **limits)
     file = published("packages" if args.dataset == "xmarket" else f"packages_{args.dataset}")
@@ -238,6 +239,11 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--target", type=float, default=TARGET, help="Recall@10 to reach (default %(default)s)")
     parser.add_argument("--max-epochs", type=int, default=12, help="towards it (default %(default)s)")
     parser.add_argument("--max-seconds", type=float, default=60.0, help="towards it (default %(default)s)")
+    parser.add_argument(
+        "--records-a-call",
+        type=int,
+        help="of the plain loop, towards the target, between two validations (default: all)",
+    )
     parser.add_argument("--side", choices=SIDES, help="train this one alone and print the peak memory of the process")
     output_options(parser, "packages")
     add_option(parser)

@@ -69,7 +69,7 @@ def plain_step(
     generator = torch.Generator().manual_seed(train.seed)
     records = PlainDataset(data, max_history, row_negatives if negatives == "row" else 0, train.seed)
     loader = DataLoader(records, train.batch_size, shuffle=True, drop_last=True, generator=generator)
-    batches = _endless(loader)
+    batches = endless(loader)
     sizes = [len(c) for c in data.catalogues]
 
     def step() -> int:
@@ -93,7 +93,8 @@ def update(optimizers: Sequence[torch.optim.Optimizer], loss: torch.Tensor) -> N
         optimizer.step()
 
 
-def _endless(loader: DataLoader) -> Iterator[dict[str, torch.Tensor]]:
+def endless(loader: DataLoader) -> Iterator[dict[str, torch.Tensor]]:
+    """Batches of one epoch after another."""
     if len(loader) == 0:
         raise ValueError("the data set has fewer training records than one batch; make batch_size smaller")
     while True:

@@ -37,7 +37,7 @@ def seconds_to_recall(
     return {
         "seconds": curve[-1]["seconds"] if reached else None,
         "best": max(point["recall"] for point in curve),
-        "epochs": len(curve),
+        "epochs": round(len(curve) * learner.epochs_a_call, 3),
         "curve": curve,
     }
 

@@ -190,6 +190,13 @@ def test_an_epoch_of_the_plain_learner_trains_and_scores_like_its_towers():
     assert after.shape == (3, 50) and not torch.allclose(before, after)
 
 
+def test_calls_of_the_plain_learner_may_be_parts_of_an_epoch():
+    learner = plain_learner(synthetic(2, **SMALL), settings(width=8, batch_size=100), records_a_call=310)
+    assert learner.epochs_a_call == 0.75
+    assert [learner.epoch() for _ in range(3)] == [300] * 3
+    assert plain_learner(synthetic(2, **SMALL), settings(width=8, batch_size=90)).epochs_a_call == 1.0
+
+
 def test_padded_histories_are_the_last_items_without_the_target():
     history = Ragged.from_pairs(torch.tensor([0, 0, 0, 0, 2]), torch.tensor([5, 6, 7, 8, 9]), 3)
     out = padded(history, torch.tensor([2, 0, 1, 0]), torch.tensor([9, 7, 1, 1]), 3)
