@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -34,14 +34,34 @@ class Learner:
     """How much of an epoch a call of ``epoch`` makes, where that would take too long between two validations."""
 
 
-def library_learner(data: MultiDomainDataset, config: Config) -> Learner:
-    """The library's training loop: epochs as :func:`adi_lite.training.trainer.fit` makes them, without validation."""
-    run = _Run(data, config.with_changes(patience=None), None, False, None)
+class _RunByParts(_Run):
+    """A run whose epochs have ``steps`` batches: the next ones of the epochs of all records."""
+
+    steps: int
+    _stream: Iterator | None = None
+
+    def _batches(self, generator: torch.Generator) -> Iterator:
+        if self._stream is None:
+            own = torch.Generator().manual_seed(self.config.train.seed)
+            self._stream = itertools.chain.from_iterable(
+                super(_RunByParts, self)._batches(own) for _ in itertools.count()
+            )
+        return itertools.islice(self._stream, self.steps)
+
+
+def library_learner(data: MultiDomainDataset, config: Config, *, records_a_call: int | None = None) -> Learner:
+    """The library's training loop: epochs as :func:`adi_lite.training.trainer.fit` makes them, without validation.
+
+    With ``records_a_call``, a call of ``epoch`` goes on for about so many records, from one epoch into the next.
+    """
+    run = _RunByParts(data, config.with_changes(patience=None), None, False, None)
+    of_epoch = sum(p.steps for p in run.periods)
+    run.steps = _steps(of_epoch, records_a_call, config)
     numbers = itertools.count()
 
     def epoch() -> int:
         run._epoch(next(numbers))
-        return len(data.train)
+        return min(len(data.train), run.steps * config.train.batch_size)
 
     train = config.train
     kind = (
@@ -49,7 +69,10 @@ def library_learner(data: MultiDomainDataset, config: Config) -> Learner:
     )
     number = "others of its domain" if train.sampler == "in_batch" else f"{train.num_negatives:,}"
     return Learner(
-        epoch, lambda: ModelScorer(dict.fromkeys(range(data.num_domains), run.model), data), f"{number}, {kind}"
+        epoch,
+        lambda: ModelScorer(dict.fromkeys(range(data.num_domains), run.model), data),
+        f"{number}, {kind}",
+        run.steps / of_epoch,
     )
 
 
@@ -72,7 +95,7 @@ def plain_learner(
     generator = torch.Generator().manual_seed(config.train.seed)
     loader = DataLoader(records, config.train.batch_size, shuffle=True, generator=generator)
 
-    steps = min(len(loader), max(1, round((records_a_call or len(records)) / config.train.batch_size)))
+    steps = _steps(len(loader), records_a_call, config)
     batches = endless(loader)
 
     def epoch() -> int:
@@ -94,6 +117,13 @@ def plain_learner(
         )
 
     return Learner(epoch, scorer, f"{row_negatives}, of the row", steps / len(loader))
+
+
+def _steps(of_epoch: int, records_a_call: int | None, config: Config) -> int:
+    """Steps of a call of ``epoch``, of the ``of_epoch`` steps of an epoch."""
+    if records_a_call is None:
+        return of_epoch
+    return min(of_epoch, max(1, round(records_a_call / config.train.batch_size)))
 
 
 def random_part(records: Interactions, number: int) -> Interactions:

@@ -38,7 +38,7 @@ PARTS = ("speed", "memory", "recall")
 class Side:
     title: str
     build: Callable[..., Learner]
-    """From the data, the width and the batch size."""
+    """From the data, the width and the batch size; ``records_a_call`` may make calls of ``epoch`` parts of one."""
     package: str | None = None
     two_towers: bool = True
     share: float = 1.0
@@ -46,11 +46,15 @@ class Side:
 
 
 def _adi(**changes: object) -> Callable[[MultiDomainDataset, int, int], Learner]:
-    return lambda data, width, batch: library_learner(data, settings(width=width, batch_size=batch, **changes))
+    return lambda data, width, batch, **parts: library_learner(
+        data, settings(width=width, batch_size=batch, **changes), **parts
+    )
 
 
 def _rechub(model: rechub.Model, **options: int) -> Callable[[MultiDomainDataset, int, int], Learner]:
-    return lambda data, width, batch: rechub.learner(data, model, width=width, batch_size=batch, **options)
+    return lambda data, width, batch, **parts: rechub.learner(
+        data, model, width=width, batch_size=batch, **options, **parts
+    )
 
 
 def _recbole(model: recbole.Model, **options: int) -> Callable[[MultiDomainDataset, int, int], Learner]:
@@ -99,8 +103,8 @@ def main(argv: list[str] | None = None) -> None:
             result["recall"] = {"target": args.target}
             for name in args.recall_sides or args.sides:
                 console.print(f"[dim]measuring time to Recall@10 of {args.target}: {name} …[/]")
-                options = {"records_a_call": args.records_a_call} if name == "plain_row" else {}
-                learner = SIDES[name].build(data, args.width, args.batch_size, **options)
+                parts = {} if SIDES[name].package == "recbole" else {"records_a_call": args.records_a_call}
+                learner = SIDES[name].build(data, args.width, args.batch_size, **parts)
                 limits = {"max_epochs": args.max_epochs, "max_seconds": args.max_seconds}
                 result["recall"][name] = seconds_to_recall(learner, data, args.target, **limits)
     file = published("packages" if args.dataset == "xmarket" else f"packages_{args.dataset}")

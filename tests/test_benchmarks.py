@@ -22,7 +22,7 @@ from benchmarks import packing, processes
 from benchmarks.__main__ import main
 from benchmarks.features import training_with_features
 from benchmarks.growth import growth_with_records
-from benchmarks.learners import Learner, padded, plain_learner
+from benchmarks.learners import Learner, library_learner, padded, plain_learner
 from benchmarks.measure import Timing, interleaved, slope
 from benchmarks.memory import AnonymousPeak, anonymous_mib, peak_memory_mib, peak_of_this_process_mib
 from benchmarks.plain import PlainADI, PlainDataset, copy_weights, draw_shared, pick, row_loss, shared_loss
@@ -190,11 +190,24 @@ def test_an_epoch_of_the_plain_learner_trains_and_scores_like_its_towers():
     assert after.shape == (3, 50) and not torch.allclose(before, after)
 
 
-def test_calls_of_the_plain_learner_may_be_parts_of_an_epoch():
-    learner = plain_learner(synthetic(2, **SMALL), settings(width=8, batch_size=100), records_a_call=310)
+@pytest.mark.parametrize("make", [plain_learner, library_learner])
+def test_calls_of_a_learner_may_be_parts_of_an_epoch(make):
+    data = synthetic(2, **SMALL)
+    learner = make(data, settings(width=8, batch_size=100), records_a_call=310)
     assert learner.epochs_a_call == 0.75
     assert [learner.epoch() for _ in range(3)] == [300] * 3
-    assert plain_learner(synthetic(2, **SMALL), settings(width=8, batch_size=90)).epochs_a_call == 1.0
+    whole = make(data, settings(width=8, batch_size=90))
+    assert whole.epochs_a_call == 1.0 and whole.epoch() == 400
+
+
+def test_parts_of_an_epoch_show_every_record_before_any_comes_again(monkeypatch):
+    data, seen = synthetic(2, **SMALL), []
+    right = Objective.__call__
+    monkeypatch.setattr(Objective, "__call__", lambda s, m, b, g: seen.append(b.record) or right(s, m, b, g))
+    learner = library_learner(data, settings(width=8, batch_size=100), records_a_call=200)
+    for _ in range(2):
+        learner.epoch()
+    assert torch.cat(seen).sort().values.tolist() == list(range(400))
 
 
 def test_padded_histories_are_the_last_items_without_the_target():

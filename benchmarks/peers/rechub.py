@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 from typing import Literal
 
 import numpy as np
@@ -32,9 +33,11 @@ def learner(
     row_negatives: int = 20,
     max_history: int = 50,
     seed: int = 0,
+    records_a_call: int | None = None,
 ) -> Learner:
     """``youtube_dnn``: list-wise over ``row_negatives`` of each row, drawn once before training, as its data generator
     does. ``dssm``: list-wise over all other items of the batch (``in_batch_neg``); its trainer has no temperature there.
+    With ``records_a_call``, a call of ``epoch`` trains on the next of random parts of about so many records.
 
     Raises:
         MissingPackageError: torch-rechub is not installed.
@@ -79,12 +82,23 @@ def learner(
     x = {name: values.numpy() for name, values in x.items()}
     y = np.zeros(len(data.train), dtype=np.int64)
     first = {ITEM_ID: y[:1]}  # of loaders that are not used
-    loader = MatchDataGenerator(x, y).generate_dataloader(first, first, batch_size, 0)[0]
+    parts = [slice(None)]
+    if records_a_call is not None and records_a_call < len(y):
+        order, size = np.random.default_rng(seed).permutation(len(y)), max(1, records_a_call // batch_size) * batch_size
+        parts = np.split(order, range(size, len(y) - size + 1, size))
+    loaders = [
+        MatchDataGenerator({name: values[part] for name, values in x.items()}, y[part]).generate_dataloader(
+            first, first, batch_size, 0
+        )[0]
+        for part in parts
+    ]
+    turns = itertools.cycle(loaders)
 
     def epoch() -> int:
+        loader = next(turns)
         with contextlib.redirect_stderr(io.StringIO()):  # its progress bar
             trainer.train_one_epoch(loader)
-        return len(y)
+        return len(loader.dataset)
 
     def vectors(mode: str, columns: dict[str, Tensor]) -> Tensor:
         net.mode = mode
@@ -101,7 +115,8 @@ def learner(
             data,
         )
 
-    return Learner(epoch, scorer, f"{row_negatives}, of the row, drawn once" if model == "youtube_dnn" else "in-batch")
+    negatives = f"{row_negatives}, of the row, drawn once" if model == "youtube_dnn" else "in-batch"
+    return Learner(epoch, scorer, negatives, 1 / len(loaders))
 
 
 def _columns(
