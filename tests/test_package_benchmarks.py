@@ -55,7 +55,7 @@ def test_library_sides_are_measured_and_written(tmp_path, capsys):
 def test_goals_count_two_tower_models_of_packages_only():
     row = {"title": "T", "times_adi": 6.0, "package": "shop", "two_towers": True}
     others = {"b": {**row, "title": "U", "times_adi": 4.0}, "c": {**row, "title": "V", "two_towers": False}}
-    goal = packages._goal({"a": row, **others})
+    goal = packages._goal({"a": row, **others}, "xmarket")
     reached = {name: g["reached"] for name, g in goal.items()}
     assert reached == {"times_package/T (shop)": True, "times_package/U (shop)": False}
 

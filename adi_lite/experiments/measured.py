@@ -30,9 +30,15 @@ def machine_lines(name: str, result: dict) -> list[str]:
     parts_of: dict[str, list[str]] = {}
     for part, about in apart.items():
         parts_of.setdefault(machine_line({"about": about}), []).append(part)
-    whole = set(result) - {"about", "goal", "measured_apart"} - set(apart)
+    told = {part for part in result if part in apart or _sides_apart(part, result[part], apart)}
+    whole = set(result) - {"about", "goal", "measured_apart"} - told
     lines = [f"{name}: {machine_line(result)}"] if whole else []
     return lines + [f"{name} ({', '.join(parts)}): {line}" for line, parts in parts_of.items()]
+
+
+def _sides_apart(part: str, sides: object, apart: dict) -> bool:
+    """Whether every side of a part, seconds to a target, was measured apart."""
+    return part == "recall" and all(f"recall of {side}" in apart for side in sides if side != "target")
 
 
 def machine_line(result: dict) -> str:

@@ -8,6 +8,7 @@ from adi_lite.experiments import measured as module
 from adi_lite.experiments.measured import (
     GROWTH,
     PACKING,
+    evaluation_table,
     features_table,
     goal_table,
     growth_table,
@@ -52,6 +53,10 @@ def test_parts_measured_apart_have_lines_of_their_own():
     (first, second) = machine_lines("b", result | {"measured_apart": apart})
     assert first.startswith("b: 2020-01-01") and second.startswith("b (speed, bound): 2021-01-01")
     assert len(machine_lines("b", {"about": about, "speed": {}, "measured_apart": {"speed": later}})) == 1
+    sides = {"about": about, "recall": {"target": 0.1, "adi": {}, "dnn": {}}}
+    one, both = ({f"recall of {s}": later for s in names} for names in (["adi"], ["adi", "dnn"]))
+    assert len(machine_lines("b", {**sides, "measured_apart": one})) == 2
+    assert len(machine_lines("b", {**sides, "measured_apart": both})) == 1
 
 
 def test_an_unknown_result_is_named(tmp_path, monkeypatch):
@@ -69,7 +74,10 @@ def test_tables_hold_the_figures():
     growth = growth_table(benchmarks)
     assert growth.loc["adi", "width"] == benchmarks["width"]["slope_of_cpu_time"]["adi"]
     step = step_table(benchmarks)
-    assert step.iloc[-1, 0] == benchmarks["bound"]["share_of_bound"] and len(step) == 7
+    shares = [bound["share_of_bound"] for bound in benchmarks["bound"].values()]
+    assert step.loc[("bound / measured", "whole step")].tolist() == shares and step.shape == (7, 2)
+    evaluation, bound = evaluation_table(benchmarks), benchmarks["whole_corpus"]["bound"]
+    assert evaluation.loc["together", "bound / measured"] == pytest.approx(bound["share_of_bound"], abs=1e-3)
     retrieval = measured("retrieval_speed")
     assert search_table(retrieval).loc["faiss", "times faiss"] == 1
     load = load_table(measured("serving_flat"), measured("serving_hnsw"))
