@@ -35,18 +35,17 @@ class Learner:
 
 
 class _RunByParts(_Run):
-    """A run whose epochs have ``steps`` batches: the next ones of the epochs of all records."""
+    """A run whose epochs have ``steps`` batches: the next ones of an epoch of all records, and then of another."""
 
     steps: int
-    _stream: Iterator | None = None
+    _left: Iterator = iter(())
 
     def _batches(self, generator: torch.Generator) -> Iterator:
-        if self._stream is None:
-            own = torch.Generator().manual_seed(self.config.train.seed)
-            self._stream = itertools.chain.from_iterable(
-                super(_RunByParts, self)._batches(own) for _ in itertools.count()
-            )
-        return itertools.islice(self._stream, self.steps)
+        for _ in range(self.steps):
+            if (batch := next(self._left, None)) is None:
+                self._left = super()._batches(generator)
+                batch = next(self._left)
+            yield batch
 
 
 def library_learner(data: MultiDomainDataset, config: Config, *, records_a_call: int | None = None) -> Learner:

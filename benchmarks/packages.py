@@ -45,19 +45,19 @@ class Side:
     """Of the records that an epoch of the others has: a side that takes minutes for them is timed on fewer."""
 
 
-def _adi(**changes: object) -> Callable[[MultiDomainDataset, int, int], Learner]:
+def _adi(**changes: object) -> Callable[..., Learner]:
     return lambda data, width, batch, **parts: library_learner(
         data, settings(width=width, batch_size=batch, **changes), **parts
     )
 
 
-def _rechub(model: rechub.Model, **options: int) -> Callable[[MultiDomainDataset, int, int], Learner]:
+def _rechub(model: rechub.Model, **options: int) -> Callable[..., Learner]:
     return lambda data, width, batch, **parts: rechub.learner(
         data, model, width=width, batch_size=batch, **options, **parts
     )
 
 
-def _recbole(model: recbole.Model, **options: int) -> Callable[[MultiDomainDataset, int, int], Learner]:
+def _recbole(model: recbole.Model, **options: int) -> Callable[..., Learner]:
     return lambda data, width, batch: recbole.learner(data, model, width=width, batch_size=batch, **options)
 
 
@@ -247,7 +247,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--records-a-call",
         type=int,
-        help="of the plain loop, towards the target, between two validations (default: all)",
+        help="towards the target, between two validations (default: an epoch; RecBole's models always)",
     )
     parser.add_argument("--side", choices=SIDES, help="train this one alone and print the peak memory of the process")
     output_options(parser, "packages")

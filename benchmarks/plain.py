@@ -113,7 +113,7 @@ class PlainFields(nn.Module):
     ) -> None:
         super().__init__()
         self.features, self.num_domains = features, num_domains
-        self.columns = {f.name: _padded_column(columns[f.name]) for f in features}
+        self.columns = {f.name: padded_bags(c) if isinstance(c := columns[f.name], Ragged) else c for f in features}
         sizes: dict[str, int] = {}
         for f in features:
             if f.kind != "dense":
@@ -145,13 +145,11 @@ def mean_of_bag(table: nn.Embedding, codes: Tensor, kept: Tensor) -> Tensor:
     return (table(codes) * weights).sum(1) / weights.sum(1).clamp(min=1)
 
 
-def _padded_column(column: Column) -> Tensor:
-    """A bag's codes as (rows, longest), filled up with -1."""
-    if not isinstance(column, Ragged):
-        return column
-    lengths = column.lengths()
+def padded_bags(bags: Ragged) -> Tensor:
+    """(rows, longest) codes of each bag, filled up with -1."""
+    lengths = bags.lengths()
     out = torch.full((len(lengths), max(1, int(lengths.max()))), -1, dtype=torch.int64)
-    out[torch.arange(out.shape[1]) < lengths.unsqueeze(1)] = column.values.long()
+    out[torch.arange(out.shape[1]) < lengths.unsqueeze(1)] = bags.values.long()
     return out
 
 

@@ -61,16 +61,14 @@ def added(result: dict, path: Path) -> dict:
     The sides of a ``recall`` part, seconds to a target and no ratios, take the place of their own; the others stay.
     """
     before = json.loads(path.read_text()) if path.is_file() else {}
-    told, parts = dict(before.get("measured_apart", {})), {}
-    for part, value in result.items():
-        kept = before.get(part) if part == "recall" else None
-        if kept and kept["target"] == value["target"]:
-            parts[part] = {**kept, **value}
-            told.update({f"recall of {side}": result["about"] for side in value if side != "target"})
-        elif part != "about":
-            parts[part] = value
-            told.update({part: result["about"]} if part != "goal" else {})
-    return {**before, **parts, "about": before.get("about", result["about"]), "measured_apart": told}
+    about, parts = result["about"], {part: value for part, value in result.items() if part != "about"}
+    told, kept = {part: about for part in parts if part != "goal"}, before.get("recall", {})
+    if "recall" in parts and kept.get("target") == parts["recall"]["target"]:
+        del told["recall"]
+        told |= {f"recall of {side}": about for side in parts["recall"] if side != "target"}
+        parts["recall"] = {**kept, **parts["recall"]}
+    told = {**before.get("measured_apart", {}), **told}
+    return {**before, **parts, "about": before.get("about", about), "measured_apart": told}
 
 
 def finish(result: dict, *files: Path) -> None:

@@ -93,17 +93,21 @@ class Rates:
 
     @property
     def flops_per_second(self) -> float:
-        return sorted(self._flops)[-min(2, len(self._flops))]
+        return _second_best(self._flops)
 
     @property
     def bytes_per_second(self) -> float:
-        return sorted(self._bytes)[-min(2, len(self._bytes))]
+        return _second_best(self._bytes)
 
     def rounded(self) -> dict[str, float]:
         return {
             "gflops_per_second": round(self.flops_per_second / 1e9, 2),
             "gbytes_per_second": round(self.bytes_per_second / 1e9, 2),
         }
+
+
+def _second_best(rates: list[float]) -> float:
+    return sorted(rates)[-min(2, len(rates))]
 
 
 def _logits(data: MultiDomainDataset, config: Config, counts: tuple[int, ...]) -> int:

@@ -132,6 +132,7 @@ def _scores(scorer: Scorer, queries: Queries, max_bytes: int) -> Iterator[tuple[
 
 
 def _checked(scores: Tensor, queries: Queries, part: Tensor, domain: int) -> Tensor:
+    """``scores`` of the queries ``part``, if they are what a scorer has to give."""
     name, want = queries.dataset.domains[domain], (len(part), len(queries.dataset.catalogues[domain]))
     if tuple(scores.shape) != want or not scores.is_floating_point():
         raise ValueError(

@@ -99,16 +99,16 @@ class _SampledSoftmax(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN001
         users, negatives, *probabilities = ctx.saved_tensors
-        rows, m = _rows_of_a_block(users, negatives), len(negatives)
+        m, sizes = len(negatives), [len(p) for p in probabilities]
         of_positive, of_users = torch.empty_like(grad), torch.empty_like(users)
         of_negatives = negatives.new_zeros(negatives.shape[1], len(negatives))  # this way round a third faster
-        for start, p in zip(range(0, len(users), rows), probabilities, strict=True):
-            own = slice(start, start + rows)
-            of_logits = p * grad[own].unsqueeze(1)
-            torch.sub(of_logits[:, m], grad[own], out=of_positive[own])
+        blocks = (t.split(sizes) for t in (grad, users, of_positive, of_users))
+        for p, g, u, to_positive, to_users in zip(probabilities, *blocks, strict=True):
+            of_logits = p * g.unsqueeze(1)
+            torch.sub(of_logits[:, m], g, out=to_positive)
             of_scores = of_logits[:, :m].to(users.dtype)
-            torch.mm(of_scores, negatives, out=of_users[own])
-            of_negatives += users[own].T @ of_scores
+            torch.mm(of_scores, negatives, out=to_users)
+            of_negatives += u.T @ of_scores
         return of_positive, of_users, of_negatives.T, None, None
 
 

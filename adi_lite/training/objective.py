@@ -132,7 +132,7 @@ class Objective:
             if self.config.correct_positive:
                 correct = self._log_q(domain, ids[own], int(real.sum())).to(device)
         hits = accidental_hits(ids[own], items)
-        positive = (users * (positives if length(own) == len(ids) else positives[own])).sum(1)
+        positive = (users * positives[own]).sum(1)
         return sampled_softmax(positive, users, negatives, log_q.to(device), hits.to(device), correct)
 
 

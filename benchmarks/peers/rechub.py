@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from adi_lite.data.batches import Bag, InputBuilder, Side
-from adi_lite.data.schema import MultiDomainDataset
+from adi_lite.data.schema import MultiDomainDataset, Ragged
 from adi_lite.models.two_tower import ITEM_ID
 from benchmarks.learners import Learner, VectorScorer, padded
 from benchmarks.peers import MissingPackageError
+from benchmarks.plain import padded_bags
 
 Model = Literal["youtube_dnn", "dssm"]
 
@@ -129,18 +130,10 @@ def _columns(
 ) -> dict[str, Tensor]:
     """What a tower reads for ``rows`` (n,) of users or items in ``domain`` (n,): a column a feature, bags padded with 0."""
     read = InputBuilder(data)._columns(side, rows, domain)  # without the history, which is padded and cut here
-    out = {n: _padded(v) if isinstance(v, Bag) else v for n, v in read.items()}
+    out = {n: padded_bags(Ragged(v.codes, v.offsets)) + 1 if isinstance(v, Bag) else v for n, v in read.items()}
     out[f"{side}_domain"] = domain
     if side == "user":
         out["history"] = padded(data.history, rows, target, max_history)
-    return out
-
-
-def _padded(bag: Bag) -> Tensor:
-    """(n, longest) codes + 1 of each row, then zeros."""
-    lengths = bag.offsets[1:] - bag.offsets[:-1]
-    out = torch.zeros(len(lengths), max(1, int(lengths.max())), dtype=torch.int64)
-    out[torch.arange(out.shape[1]) < lengths.unsqueeze(1)] = bag.codes + 1
     return out
 
 
