@@ -188,15 +188,15 @@ class InputBuilder:
         past = self.data.history.take(rows)
         if target is None and generator is None:
             return mean_bag(past.values + 1, past.offsets)
-        row = past.row_of_value()
         keep = torch.ones(len(past.values), dtype=torch.bool)
         if target is not None:
-            keep &= past.values != target[row]
+            keep = past.values != torch.repeat_interleave(target, past.lengths())
         if generator is not None and self.history_dropout:
             keep &= torch.rand(len(keep), generator=generator) >= self.history_dropout
-        offsets = torch.zeros_like(past.offsets)
-        torch.cumsum(torch.bincount(row[keep], minlength=len(rows)), 0, out=offsets[1:])
-        return mean_bag(past.values[keep] + 1, offsets)  # code 0 means unknown, so an item's code is its row + 1
+        kept_before = torch.zeros(len(keep) + 1, dtype=torch.int64)
+        torch.cumsum(keep, 0, out=kept_before[1:])
+        # Code 0 means unknown, so an item's code is its row + 1.
+        return mean_bag(past.values[keep] + 1, kept_before[past.offsets])
 
 
 def mean_bag(codes: Tensor, offsets: Tensor) -> Bag:

@@ -12,6 +12,7 @@ from adi_lite.models.config import ModelConfig
 from adi_lite.models.registry import build_network
 from adi_lite.nn.embedding import FeatureEmbedding, MakeTable, module_key, whole_table
 from adi_lite.nn.precision import wide
+from adi_lite.nn.unit import unit
 
 USER_ID, ITEM_ID = "user_id", "item_id"
 """Names of the features that identify a row."""
@@ -86,25 +87,27 @@ class TwoTower(nn.Module):
 
     def user_vectors(self, inputs: Inputs) -> Tensor:
         """(b, width) vectors of users in their domains."""
-        out = self.user(inputs)
-        if self.config.similarity == "cosine":
-            out = F.normalize(out, dim=1) / self.config.temperature
+        out = self.encode_users(inputs)
         return out if self.bias is None else torch.cat([out, out.new_ones(len(out), 1)], 1)
 
     def item_vectors(self, inputs: Inputs) -> Tensor:
         """(b, width) vectors of items in their domains."""
+        out, bias = self.encode_items(inputs)
+        return out if bias is None else torch.cat([out, bias], 1)
+
+    def encode_users(self, inputs: Inputs) -> Tensor:
+        """(b, out_dim) the vectors of users without the coordinate for an item's bias."""
+        out = self.user(inputs)
+        return unit(out, 1 / self.config.temperature) if self.config.similarity == "cosine" else out
+
+    def encode_items(self, inputs: Inputs) -> tuple[Tensor, Tensor | None]:
+        """(b, out_dim) the vectors of items without their bias, and (b, 1) the bias, where the model has one."""
         out = self.item(inputs)
         if self.config.similarity == "cosine":
-            out = F.normalize(out, dim=1)
+            out = unit(out)
         if self.bias is None:
-            return out
-        return torch.cat(
-            [
-                out,
-                self.bias(inputs.features[ITEM_ID] * self.num_domains + inputs.domain),
-            ],
-            1,
-        )
+            return out, None
+        return out, self.bias(inputs.features[ITEM_ID] * self.num_domains + inputs.domain)
 
     @property
     def device(self) -> torch.device:

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from adi_lite.nn.precision import wide
+from adi_lite.nn.precision import exactly
 from adi_lite.nn.stacked import Norm, StackedLinear, StackedMLP, by_domain
 
 GateKind = Literal["softmax", "linear"]
@@ -44,7 +44,7 @@ class SharedNetworks(nn.Module):
 
     def weights(self, f_domain: Tensor) -> Tensor:
         """(n, K) mixing weights for f_domain (n, gate_size); they sum to 1."""
-        scores = wide(self.gate(f_domain)).squeeze(-1)
+        scores = exactly(self.gate, f_domain).squeeze(-1)
         return torch.softmax(scores, 1) if self.kind == "softmax" else scores / scores.sum(1, keepdim=True)
 
     def forward(self, x: Tensor, f_domain: Tensor, counts: Sequence[int]) -> Tensor:

@@ -54,15 +54,15 @@ class Objective:
 
     def __call__(self, model: TwoTower, batch: Batch, generator: torch.Generator) -> Tensor:
         """(b,) losses of this process's rows, in the order of the batch."""
-        users, own = _user_vectors(self, model, batch, generator)
+        users, own = _of_users(self, model, batch, generator)
         compared = [self._compare(d, generator) if n else None for d, n in enumerate(batch.counts)]
-        vectors = self._item_vectors(model, batch, compared)
+        items = self._items(model, batch, compared)
         losses, rows = [], cut(batch.counts, own)
         parts = zip(*(t.split(list(batch.counts)) for t in (batch.item, batch.record)), strict=True)
         for d, (u, (ids, record)) in enumerate(zip(users.split([length(r) for r in rows]), parts, strict=True)):
             if len(u):
-                losses.append(self._domain_loss(d, u, ids, record, vectors[d], compared[d], rows[d]))
-        return self.ranks.losses(losses, users, vectors[0])
+                losses.append(self._domain_loss(d, u, ids, record, *items[d], compared[d], rows[d]))
+        return self.ranks.losses(losses, users, items[0][0])
 
     def _compare(self, domain: int, generator: torch.Generator) -> _Comparison:
         catalogue, config = self.data.catalogues[domain], self.config
@@ -87,8 +87,8 @@ class Objective:
             return torch.log(-torch.expm1(sum(n * torch.log1p(-q) for n, q in sources))).float()
         return torch.log(sum(n * q for n, q in sources)).float()
 
-    def _item_vectors(self, model: TwoTower, batch: Batch, compared: list[_Comparison | None]) -> list[Tensor]:
-        """For each domain, the vectors of its rows' positives (unless full) and of what they are compared with."""
+    def _items(self, model: TwoTower, batch: Batch, compared: list[_Comparison | None]) -> list[tuple[Tensor, Tensor]]:
+        """For each domain, vectors and bias of its rows' positives (unless full) and of what they are compared with."""
         rows = []
         for ids, c in zip(batch.item.split(list(batch.counts)), compared, strict=True):
             rows.append(ids if c is None else c.items if c.full else torch.cat([ids, c.items]))
@@ -97,8 +97,11 @@ class Objective:
         own = self.ranks.share(len(domain))
         inputs = self.inputs.items(torch.cat(rows)[own], domain[own], tuple(length(r) for r in cut(counts, own)))
         with part_of_batch(own.start, len(domain)):
-            vectors = model.item_vectors(self.ranks.to_device(inputs))
-        return list(self.ranks.gather(vectors, len(domain)).split(list(counts)))
+            vectors, bias = model.encode_items(self.ranks.to_device(inputs))
+        if bias is None:
+            bias = vectors.new_zeros(len(vectors), 1)
+        vectors, bias = self.ranks.gather_both(vectors, bias, len(domain))
+        return list(zip(vectors.split(counts), bias.squeeze(1).split(counts), strict=True))
 
     def _domain_loss(
         self,
@@ -107,6 +110,7 @@ class Objective:
         ids: Tensor,
         record: Tensor,
         vectors: Tensor,
+        bias: Tensor,
         compared: _Comparison,
         own: slice,
     ) -> Tensor:
@@ -114,26 +118,27 @@ class Objective:
         device = vectors.device
         if compared.full:
             target = torch.searchsorted(self.data.catalogues[domain], ids[own])
-            return full_softmax(wide(users @ vectors.T), target.to(device))
+            return full_softmax(wide(users @ vectors.T) + bias, target.to(device))
         real = record >= 0
-        positives, negatives = vectors.split([len(ids), len(compared.items)])
+        sizes = [len(ids), len(compared.items)]
+        (positives, negatives), (of_positives, of_negatives) = vectors.split(sizes), bias.split(sizes)
         items = compared.items
         if self.in_batch:
-            negatives, items = vectors, torch.cat([ids, items])
+            negatives, of_negatives, items = vectors, bias, torch.cat([ids, items])
             if not bool(real.all()):  # pseudo-labels are no draw from Q
                 shared = torch.cat([real, torch.ones(len(compared.items), dtype=torch.bool)])
-                negatives, items = negatives[shared], items[shared]
+                negatives, of_negatives, items = negatives[shared], of_negatives[shared], items[shared]
         if self.config.correct_positive:
             one = first_of_each(items)
-            negatives, items = negatives[one], items[one]
+            negatives, of_negatives, items = negatives[one], of_negatives[one], items[one]
         log_q, correct = torch.zeros(len(items)), None
         if self.config.log_q:
             log_q = self._log_q(domain, items, int(real.sum()))
             if self.config.correct_positive:
                 correct = self._log_q(domain, ids[own], int(real.sum())).to(device)
-        hits = accidental_hits(ids[own], items)
-        positive = (users * positives[own]).sum(1)
-        return sampled_softmax(positive, users, negatives, log_q.to(device), hits.to(device), correct)
+        hits = accidental_hits(ids[own], items).to(device)
+        positive = (users * positives[own]).sum(1) + of_positives[own]
+        return sampled_softmax(positive, users, negatives, log_q.to(device), hits, correct, of_negatives)
 
 
 class FixedNegativesObjective:
@@ -161,15 +166,17 @@ class FixedNegativesObjective:
 
     def __call__(self, model: TwoTower, batch: Batch, generator: torch.Generator) -> Tensor:
         """(b,) losses of this process's rows."""
-        users, own = _user_vectors(self, model, batch, generator)
+        users, own = _of_users(self, model, batch, generator)
         rows = torch.cat([batch.item[own].unsqueeze(1), self.negatives[batch.record[own]]], 1)  # (b, 1 + m)
         each = rows.shape[1]
         counts = tuple(length(c) * each for c in cut(batch.counts, own))
         inputs = self.inputs.items(rows.flatten(), batch.domain[own].repeat_interleave(each), counts)
         with part_of_batch(own.start * each, len(batch) * each):
-            items = model.item_vectors(self.ranks.to_device(inputs))
+            items, bias = model.encode_items(self.ranks.to_device(inputs))
         rows = rows.to(items.device)
         scores = wide(torch.einsum("bw,bnw->bn", users, items.unflatten(0, rows.shape)))
+        if bias is not None:
+            scores = scores + bias.view(rows.shape)
         if self.config.double_softmax:
             return double_softmax(scores[:, 0], scores[:, 1:])
         scores = torch.cat(
@@ -182,7 +189,7 @@ class FixedNegativesObjective:
         return full_softmax(scores, torch.zeros(len(rows), dtype=torch.int64, device=rows.device))
 
 
-def _user_vectors(
+def _of_users(
     objective: Objective | FixedNegativesObjective, model: TwoTower, batch: Batch, generator: torch.Generator
 ) -> tuple[Tensor, slice]:
     """Vectors of the users of this process's part of the batch, and which part that is.
@@ -192,7 +199,7 @@ def _user_vectors(
     own = objective.ranks.share(len(batch))
     inputs = objective.ranks.part(objective.inputs.users_of(batch, generator), own)
     with part_of_batch(own.start, len(batch)):
-        return model.user_vectors(objective.ranks.to_device(inputs)), own
+        return model.encode_users(objective.ranks.to_device(inputs)), own
 
 
 def _check_shown(data: MultiDomainDataset) -> None:

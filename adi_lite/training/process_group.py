@@ -12,7 +12,7 @@ import itertools
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -133,6 +133,10 @@ class ProcessGroup(OneProcess):
 
     def gather(self, vectors: Tensor, rows: int) -> Tensor:
         return _Gather.apply(vectors, rows)
+
+    def gather_both(self, vectors: Tensor, bias: Tensor, rows: int) -> Sequence[Tensor]:
+        """In one message."""
+        return self.gather(torch.cat([vectors, bias], 1), rows).split([vectors.shape[1], 1], 1)
 
     def losses(self, of_domains: list[Tensor], users: Tensor, vectors: Tensor) -> Tensor:
         # The parts without rows keep both towers in the graph of a process that has no rows: in the backward pass, too,

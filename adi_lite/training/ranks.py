@@ -69,6 +69,10 @@ class OneProcess:
         """From the vectors of each process's share, those of all ``rows`` rows: (rows, width), with gradients."""
         return vectors
 
+    def gather_both(self, vectors: Tensor, bias: Tensor, rows: int) -> Sequence[Tensor]:
+        """The same of vectors and of their bias (n, 1)."""
+        return vectors, bias
+
     def losses(self, of_domains: list[Tensor], users: Tensor, vectors: Tensor) -> Tensor:
         """(b,) losses of this process's rows, from those of each domain. ``users`` and ``vectors`` are what they were made from."""
         return torch.cat(of_domains)

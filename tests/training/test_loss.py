@@ -105,9 +105,9 @@ def test_shapes_are_checked():
         sampled_softmax(torch.zeros(3), torch.zeros(2, 2), torch.zeros(5, 2), torch.zeros(5), none)
 
 
-def plain(positive, users, negatives, log_q, hits):
+def plain(positive, users, negatives, log_q, hits, bias=0.0):
     """The same, of ready-made operations."""
-    scores = users @ negatives.T - log_q
+    scores = users @ negatives.T + bias - log_q
     masked = torch.zeros_like(scores, dtype=torch.bool)
     masked[hits[:, 0], hits[:, 1]] = True
     logits = torch.cat([positive.unsqueeze(1), scores.masked_fill(masked, -torch.inf)], 1)
@@ -125,11 +125,12 @@ def test_loss_and_gradients_are_those_of_ready_made_operations(monkeypatch, bloc
     """In blocks of one row, of some rows and of all, with a weight for each row."""
     monkeypatch.setattr(loss_module, "BLOCK", block)
     given, *rest = inputs(9, 6, 4)
+    bias = torch.randn(6, dtype=torch.float64, requires_grad=True)
     weight = torch.rand(9, dtype=torch.float64)
     results = []
     for f in (sampled_softmax, plain):
-        losses = f(*given, *rest)
-        results.append([losses, *torch.autograd.grad(losses @ weight, given)])
+        losses = f(*given, *rest, bias=bias)
+        results.append([losses, *torch.autograd.grad(losses @ weight, [*given, bias])])
     for ours, theirs in zip(*results, strict=True):
         torch.testing.assert_close(ours, theirs)
 

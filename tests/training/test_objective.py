@@ -32,11 +32,11 @@ class Tabular:
     def __init__(self, scores: torch.Tensor) -> None:
         self.scores = scores
 
-    def user_vectors(self, inputs) -> torch.Tensor:
+    def encode_users(self, inputs) -> torch.Tensor:
         return self.scores.new_ones(len(inputs), 1)
 
-    def item_vectors(self, inputs) -> torch.Tensor:
-        return self.scores[inputs.features["item_id"] - 1].unsqueeze(1)
+    def encode_items(self, inputs) -> tuple[torch.Tensor, None]:
+        return self.scores[inputs.features["item_id"] - 1].unsqueeze(1), None
 
 
 def dataset(
@@ -278,13 +278,13 @@ class Recorder(Tabular):
         super().__init__(scores)
         self.users, self.items = [], []
 
-    def user_vectors(self, inputs):
+    def encode_users(self, inputs):
         self.users.append(inputs)
-        return super().user_vectors(inputs)
+        return super().encode_users(inputs)
 
-    def item_vectors(self, inputs):
+    def encode_items(self, inputs):
         self.items.append(inputs)
-        return super().item_vectors(inputs)
+        return super().encode_items(inputs)
 
 
 @pytest.mark.parametrize("fixed", [False, True])

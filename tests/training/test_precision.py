@@ -13,6 +13,8 @@ from adi_lite.data.batches import Batch, InputBuilder, iterate_batches
 from adi_lite.models.registry import NETWORKS
 from adi_lite.models.scorer import ModelScorer
 from adi_lite.models.two_tower import TwoTower
+from adi_lite.nn.experts import SharedNetworks
+from adi_lite.nn.normalization import NoNorm
 from adi_lite.training.checkpoint import RESUME_FILE, CheckpointError, load
 from adi_lite.training.config import Config
 from adi_lite.training.distributed import fit_distributed
@@ -82,6 +84,20 @@ def test_what_is_computed_in_which_precision(make_tiny):
     assert (torch.float32, torch.float32) in norms and (torch.bfloat16, torch.float32) in norms
     losses.sum().backward()
     assert {p.grad.dtype for p in model.parameters() if p.grad is not None} == {torch.float32}
+
+
+def test_the_gate_divides_by_no_sum_that_bfloat16_made_zero():
+    """256.5 and -256.25 are the same but for the sign in 8 bits."""
+    shared = SharedNetworks(2, (4, 4), 1, lambda n: NoNorm(), gate="linear", final_activation=True)
+    with torch.no_grad():
+        shared.gate.weight.zero_()
+        shared.gate.weight[:, 0, 0] = torch.tensor([256.5, -256.25])
+        shared.gate.bias.zero_()
+    one = torch.ones(1, 1)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert shared.gate(one).sum() == 0.0, "what is to be avoided"
+        weights = shared.weights(one)
+    torch.testing.assert_close(weights, torch.tensor([[1026.0, -1025.0]]))
 
 
 class Killed(Exception):
