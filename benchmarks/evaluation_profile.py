@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,13 +14,16 @@ from adi_lite.data.schema import MultiDomainDataset
 from adi_lite.evaluation.metrics import evaluate
 from adi_lite.models.scorer import ModelScorer
 from adi_lite.models.two_tower import Tower, TwoTower
+from benchmarks.measure import Timing
 from benchmarks.step_profile import Rates, clock
 
 PARTS = ("item vectors", "user vectors", "scores and ranks")
 
 
-def profile_evaluation(model: TwoTower, data: MultiDomainDataset, k: int, rounds: int) -> dict[str, object]:
-    """Time of the parts of Recall@k of the test split over each domain's catalogue, and the bound.
+def profile_evaluation(
+    model: TwoTower, data: MultiDomainDataset, k: int, rounds: int
+) -> tuple[Timing, dict[str, object]]:
+    """Time of each round, whose records are the queries, and time of the parts of Recall@k of the test split over each domain's catalogue, and the bound.
 
     The bound of a part is the time of its multiplications (counted) at the rate of a large one here, plus the time of the
     bytes that cannot be avoided at the bandwidth of scaling a large array in place:
@@ -31,12 +35,15 @@ def profile_evaluation(model: TwoTower, data: MultiDomainDataset, k: int, rounds
     """
     rates = Rates(2**24)
     seconds: dict[str, list[float]] = {name: [] for name in PARTS}
+    wall, cpu = [], []
     for _ in range(rounds):
         rates.measure()
         scorer = _TimedScorer(dict.fromkeys(range(data.num_domains), model), data)
-        started = clock()
+        started, by_wall, by_cpu = clock(), time.perf_counter(), time.process_time()
         evaluation = evaluate(scorer, data, "test", "corpus", (k,), exclude_seen=False)
         scorer.seconds["scores and ranks"] = clock() - started - sum(scorer.seconds.values())
+        wall.append(time.perf_counter() - by_wall)
+        cpu.append(time.process_time() - by_cpu)
         for name in PARTS:
             seconds[name].append(scorer.seconds[name])
     rates.measure()
@@ -61,7 +68,7 @@ def profile_evaluation(model: TwoTower, data: MultiDomainDataset, k: int, rounds
     }
     parts = {name: sorted(values)[len(values) // 2] for name, values in seconds.items()}
     bound = {name: flops[name] / rates.flops_per_second + moved[name] / rates.bytes_per_second for name in PARTS}
-    return {
+    return Timing(wall, cpu, len(user)), {
         "flops": flops,
         "bytes": moved,
         **rates.rounded(),

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import statistics
-import time
 
 import torch
 
-from adi_lite.data.schema import MultiDomainDataset
 from adi_lite.data.simulator import load_simulator
-from adi_lite.evaluation.metrics import evaluate
 from adi_lite.experiments.industrial import ADI_SE
 from adi_lite.experiments.named import named_config
-from adi_lite.models.scorer import ModelScorer
 from adi_lite.models.two_tower import TwoTower
 from benchmarks.evaluation_profile import profile_evaluation
 from benchmarks.learners import library_learner, random_part
@@ -67,27 +63,17 @@ def whole_corpus(items: int, records: int, rounds: int) -> dict[str, object]:
     config = named_config("simulator", "tuned", "adi", adaptation="se")
     torch.manual_seed(0)
     model = TwoTower(config.model, data.schema, data.num_items)
-    wall, cpu, queries = [], [], 0
-    for _ in range(rounds):
-        started, used = time.perf_counter(), time.process_time()
-        queries = _evaluate(model, data)
-        wall.append(time.perf_counter() - started)
-        cpu.append(time.process_time() - used)
-    seconds = statistics.median(wall)
+    timing, bound = profile_evaluation(model, data, K, rounds)
+    seconds = statistics.median(timing.wall)
     return {
         "items": data.num_items,
         "test_records": len(data.test),
-        "queries": queries,
+        "queries": timing.records,
         "k": K,
         "width": config.model.out_dim,
         "seconds": round(seconds, 3),
-        "seconds_best": round(min(wall), 3),
-        "cpu_seconds": round(statistics.median(cpu), 3),
-        "bound": profile_evaluation(model, data, K, rounds),
+        "seconds_best": round(min(timing.wall), 3),
+        "cpu_seconds": round(statistics.median(timing.cpu), 3),
+        "bound": bound,
         "goal": {"goal": GOAL_SECONDS, "measured": round(seconds, 3), "reached": seconds <= GOAL_SECONDS},
     }
-
-
-def _evaluate(model: TwoTower, data: MultiDomainDataset) -> int:
-    scorer = ModelScorer(dict.fromkeys(range(data.num_domains), model), data)
-    return len(evaluate(scorer, data, "test", "corpus", (K,), exclude_seen=False).user)

@@ -16,6 +16,7 @@ import adi_lite
 from adi_lite.atomic import replacing
 from adi_lite.experiments.store import PUBLISHED
 from benchmarks.memory import ROOT
+from book.processor import of_cpuinfo
 
 
 def machine() -> dict[str, object]:
@@ -25,17 +26,11 @@ def machine() -> dict[str, object]:
         "adi_lite": adi_lite.__version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "processor": processor(),
+        "processor": of_cpuinfo("model name") or platform.processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "load_average": round(os.getloadavg()[0], 2),
     }
-
-
-def processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    return next((v.split(":", 1)[1].strip() for v in lines if v.startswith("model name")), platform.processor())
 
 
 def published(name: str) -> Path:
@@ -67,7 +62,9 @@ def added(result: dict, path: Path) -> dict:
         del told["recall"]
         told |= {f"recall of {side}": about for side in parts["recall"] if side != "target"}
         parts["recall"] = {**kept, **parts["recall"]}
-    told = {**before.get("measured_apart", {}), **told}
+    of_another_target = "recall" in told  # whose sides are gone
+    earlier = before.get("measured_apart", {}).items()
+    told = {k: v for k, v in earlier if not (of_another_target and k.startswith("recall of "))} | told
     return {**before, **parts, "about": before.get("about", about), "measured_apart": told}
 
 

@@ -328,6 +328,7 @@ def test_added_sides_of_a_recall_part_leave_the_others(tmp_path):
     assert both["recall"] == {"target": 0.1, "a": 5, "b": 7, "c": 8} and both["speed"] == {"a": 1}
     assert both["about"] == {"when": 1}
     assert both["measured_apart"] == {"recall of b": {"when": 2}, "recall of c": {"when": 2}}
+    file.write_text(json.dumps(both))
     other = added({"about": {"when": 3}, "recall": {"target": 0.2, "c": 8}}, file)
     assert other["recall"] == {"target": 0.2, "c": 8} and other["measured_apart"] == {"recall": {"when": 3}}
 

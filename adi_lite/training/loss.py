@@ -107,11 +107,8 @@ class _SampledSoftmax(torch.autograd.Function):
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN001
         users, negatives, *kept = ctx.saved_tensors
         blocks, totals, m = kept[::2], kept[1::2], len(negatives)
-        of_positive, of_users, of_negatives = (
-            torch.empty_like(grad),
-            torch.empty_like(users),
-            torch.zeros_like(negatives),
-        )
+        of_positive, of_users = torch.empty_like(grad), torch.empty_like(users)
+        of_negatives = torch.zeros_like(negatives)
         of_log_q = grad.new_zeros(m) if ctx.needs_input_grad[3] else None
         parts = (t.split([len(b) for b in blocks]) for t in (grad, users, of_positive, of_users))
         for powers, total, g, u, to_positive, to_users in zip(blocks, totals, *parts, strict=True):
@@ -122,7 +119,7 @@ class _SampledSoftmax(torch.autograd.Function):
                 of_log_q -= of_scores.sum(0)
             of_scores = of_scores.to(users.dtype)
             torch.mm(of_scores, negatives, out=to_users)
-            of_negatives.addmm_(of_scores.T, u)
+            of_negatives += of_scores.T @ u
         return of_positive, of_users, of_negatives, of_log_q, None
 
 

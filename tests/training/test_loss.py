@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import logsumexp
+from torch.utils.flop_counter import FlopCounterMode
 
 from adi_lite.training import loss as loss_module
 from adi_lite.training.loss import accidental_hits, double_softmax, first_of_each, full_softmax, sampled_softmax
@@ -133,6 +134,14 @@ def test_loss_and_gradients_are_those_of_ready_made_operations(monkeypatch, bloc
         results.append([losses, *torch.autograd.grad(losses @ weight, [*given, bias])])
     for ours, theirs in zip(*results, strict=True):
         torch.testing.assert_close(ours, theirs)
+
+
+def test_its_products_are_counted():
+    """The page on speed counts them by torch's counter, which knows no product in place."""
+    given, *rest = inputs(9, 6, 4)
+    with FlopCounterMode(display=False) as counter:
+        sampled_softmax(*given, *rest).sum().backward()
+    assert counter.get_total_flops() == 3 * 2 * 9 * 6 * 4
 
 
 def test_a_positive_without_any_probability_has_a_finite_loss():
