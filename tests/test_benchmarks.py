@@ -278,6 +278,22 @@ def test_parts_can_be_added_to_the_published_result(tmp_path, capsys, monkeypatc
     assert set(result["measured_apart"]) == {"whole_corpus"}
 
 
+@pytest.mark.parametrize(("threads", "name"), [(1, "benchmarks_one_thread"), (2, "benchmarks")])
+def test_one_thread_is_published_apart(tmp_path, capsys, monkeypatch, threads, name):
+    monkeypatch.setattr("benchmarks.__main__.published", lambda name: tmp_path / name)
+    monkeypatch.setattr("benchmarks.__main__._measure", lambda part, *_: {"adi": 1})
+    monkeypatch.setattr("benchmarks.__main__._goal", lambda result: {})
+    monkeypatch.setattr("benchmarks.__main__._tables", lambda result: [])
+    before = torch.get_num_threads()
+    words = ["--dataset", "xmarket-sample", "--parts", "memory", "--threads", str(threads), "--publish"]
+    try:
+        main([*words, "--out", str(tmp_path / "out.json")])
+    finally:
+        torch.set_num_threads(before)
+    assert {f.name for f in tmp_path.iterdir()} == {"out.json", name}
+    assert json.loads((tmp_path / name).read_text())["about"]["threads"] == threads
+
+
 def test_features_are_trained_on_as_in_the_published_tables():
     found = training_with_features("smoke", 2048, 1)
     assert found["batch_size"] == 2048 and found["records_timed"] == 2048 and found["features"]["user"] > 3

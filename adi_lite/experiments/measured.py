@@ -145,12 +145,13 @@ def goal_table(*results: dict) -> pd.DataFrame:
     """Every goal of the results: what was measured, what was asked, whether it is reached."""
     rows = []
     for result in results:
+        threads = ", one thread" if result["about"].get("threads") == 1 else ""
         for key, goal in result.get("goal", {}).items():
             kind, _, of = key.partition("/")
             name, sign = GOALS[kind]
             of = of or str(result["about"].get("kind", ""))
             reached = "yes" if goal["reached"] else "no"
-            rows.append((name.format(of), goal["measured"], f"{sign} {goal['goal']:,}", reached))
+            rows.append((name.format(of) + threads, goal["measured"], f"{sign} {goal['goal']:,}", reached))
     return pd.DataFrame(rows, columns=["", "measured", "goal", "reached"]).set_index("")
 
 

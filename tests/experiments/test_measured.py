@@ -28,6 +28,7 @@ from adi_lite.experiments.measured import (
 
 NAMES = (
     "benchmarks",
+    "benchmarks_one_thread",
     "packages",
     "packages_simulator",
     "packing",
@@ -139,14 +140,17 @@ def test_goals_in_words():
         "whole_corpus": {"goal": 10.0, "measured": 4.0, "reached": True},
     }
     served = {"p99_ms": {"goal": 50, "measured": 27.0, "reached": True}}
-    table = goal_table({"goal": goals, "about": {}}, {"about": {}}, {"goal": served, "about": {"kind": "hnsw"}})
+    alone = {"goal": {"records_per_second": {"goal": 9, "measured": 5, "reached": False}}, "about": {"threads": 1}}
+    served = {"goal": served, "about": {"kind": "hnsw", "threads": 2}}
+    table = goal_table({"goal": goals, "about": {}}, {"about": {}}, served, alone)
     assert table.loc["ADI, times the records a second of the plain loop, batches of 4096"].tolist() == [
         14.9,
         "≥ 20",
         "no",
     ]
     assert table.loc["p99 latency, hnsw index, ms"].tolist() == [27.0, "≤ 50", "yes"]
-    assert table.iloc[1]["goal"] == "≤ 10.0" and len(table) == 3
+    assert table.loc["ADI, records a second of training, one thread"].tolist() == [5, "≥ 9", "no"]
+    assert table.iloc[1]["goal"] == "≤ 10.0" and len(table) == 4
 
 
 def test_every_published_goal_has_a_name():
