@@ -58,13 +58,14 @@ def added(result: dict, path: Path) -> dict:
     before = json.loads(path.read_text()) if path.is_file() else {}
     about, parts = result["about"], {part: value for part, value in result.items() if part != "about"}
     told, kept = {part: about for part in parts if part != "goal"}, before.get("recall", {})
-    if "recall" in parts and kept.get("target") == parts["recall"]["target"]:
+    now = parts.get("recall", {})
+    if now and kept.get("target") == now["target"] and kept.keys() - now.keys():
         del told["recall"]
-        told |= {f"recall of {side}": about for side in parts["recall"] if side != "target"}
-        parts["recall"] = {**kept, **parts["recall"]}
-    of_another_target = "recall" in told  # whose sides are gone
+        told |= {f"recall of {side}": about for side in now if side != "target"}
+        parts["recall"] = {**kept, **now}
+    whole = "recall" in told  # so that no side is as it was told before
     earlier = before.get("measured_apart", {}).items()
-    told = {k: v for k, v in earlier if not (of_another_target and k.startswith("recall of "))} | told
+    told = {k: v for k, v in earlier if not (whole and k.startswith("recall of "))} | told
     return {**before, **parts, "about": before.get("about", about), "measured_apart": told}
 
 

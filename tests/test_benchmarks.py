@@ -345,6 +345,8 @@ def test_added_sides_of_a_recall_part_leave_the_others(tmp_path):
     assert both["about"] == {"when": 1}
     assert both["measured_apart"] == {"recall of b": {"when": 2}, "recall of c": {"when": 2}}
     file.write_text(json.dumps(both))
+    every = added({"about": {"when": 4}, "recall": {"target": 0.1, "a": 1, "b": 2, "c": 3}}, file)
+    assert every["measured_apart"] == {"recall": {"when": 4}}
     other = added({"about": {"when": 3}, "recall": {"target": 0.2, "c": 8}}, file)
     assert other["recall"] == {"target": 0.2, "c": 8} and other["measured_apart"] == {"recall": {"when": 3}}
 
