@@ -23,7 +23,9 @@ PARTS = ("item vectors", "user vectors", "scores and ranks")
 def profile_evaluation(
     model: TwoTower, data: MultiDomainDataset, k: int, rounds: int
 ) -> tuple[Timing, dict[str, object]]:
-    """Time of each round, whose records are the queries, and time of the parts of Recall@k of the test split over each domain's catalogue, and the bound.
+    """Time of Recall@k of the test split over each domain's catalogue, and of its parts, and the bound.
+
+    The records of the first, round by round, are the queries.
 
     The bound of a part is the time of its multiplications (counted) at the rate of a large one here, plus the time of the
     bytes that cannot be avoided at the bandwidth of scaling a large array in place:

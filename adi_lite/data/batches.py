@@ -188,8 +188,9 @@ class InputBuilder:
         past = self.data.history.take(rows)
         if target is None and generator is None:
             return mean_bag(past.values + 1, past.offsets)
-        keep = torch.ones(len(past.values), dtype=torch.bool)
-        if target is not None:
+        if target is None:
+            keep = torch.ones(len(past.values), dtype=torch.bool)
+        else:
             keep = past.values != torch.repeat_interleave(target, past.lengths())
         if generator is not None and self.history_dropout:
             keep &= torch.rand(len(keep), generator=generator) >= self.history_dropout

@@ -79,13 +79,14 @@ class _SampledSoftmax(torch.autograd.Function):
     def forward(ctx, positive: Tensor, users: Tensor, negatives: Tensor, log_q: Tensor, hits: Tensor) -> Tensor:  # noqa: ANN001
         losses, kept = torch.empty_like(positive), []
         rows, m = _rows_of_a_block(users, negatives), len(negatives)
-        wide = positive.dtype != users.dtype  # scores, where vectors are in bfloat16
-        right, shift, scaled = positive / math.log(2), log_q / math.log(2), users if wide else users / math.log(2)
+        mixed = positive.dtype != users.dtype  # vectors in bfloat16, which are not to be rounded once more
+        right, shift = positive / math.log(2), log_q / math.log(2)
+        scaled = users if mixed else users / math.log(2)
         for start in range(0, len(users), rows):
             own = slice(start, start + rows)
             # Rows of a multiple of 64 bytes: a product that is written to other rows takes up to twice as long.
             powers = positive.new_empty(len(right[own]), 16 * (m // 16 + 1))
-            if wide:
+            if mixed:
                 torch.div(scaled[own] @ negatives.T, math.log(2), out=powers[:, :m])
             else:
                 torch.mm(scaled[own], negatives.T, out=powers[:, :m])
